@@ -1,0 +1,52 @@
+"""Run chapters top to bottom and keep their outputs:  python nbs/_ext/run.py nbs/data/01_jets.ipynb …
+
+Cells marked `#| eval: false` are not run and keep the outputs they have, so that a result made on a bigger machine survives.
+Each chapter runs in its own folder, as nbdev runs it, and is written back only when all of it has run.
+"""
+import argparse
+import os
+import sys
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+
+
+class Runner(NotebookClient):
+    async def async_execute_cell(self, cell, cell_index, **kwargs):
+        if cell.cell_type == "code" and "#| eval: false" in cell.source:
+            return cell
+        return await super().async_execute_cell(cell, cell_index, **kwargs)
+
+
+def quiet(cell):
+    "Progress bars and warnings belong to the run, not to the page."
+    if cell.cell_type == "code":
+        cell.outputs = [o for o in cell.outputs if not (o.output_type == "stream" and o.name == "stderr")]
+        cell.execution_count = None
+        for output in cell.outputs:
+            if "execution_count" in output:
+                output["execution_count"] = None
+        cell.metadata.pop("execution", None)
+
+
+def run(path, timeout=3600):
+    nb = nbformat.read(path, as_version=4)
+    root = Path(__file__).resolve().parents[2]
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(root), *filter(None, [os.environ.get("PYTHONPATH")])])
+    Runner(nb, timeout=timeout, kernel_name="python3", resources={"metadata": {"path": str(Path(path).parent)}}).execute()
+    for cell in nb.cells:
+        quiet(cell)
+    nb.metadata = {"kernelspec": {"display_name": "python3", "language": "python", "name": "python3"}}
+    nbformat.write(nb, path)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("chapters", nargs="+", type=Path)
+    parser.add_argument("--timeout", type=int, default=3600, help="seconds a cell may take")
+    args = parser.parse_args()
+    for chapter in args.chapters:
+        print(chapter, flush=True)
+        run(chapter, args.timeout)
+    sys.exit(0)
