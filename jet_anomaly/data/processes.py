@@ -90,7 +90,7 @@ def _higgs4(mass, pt):
 def _ttbar(mass, pt): return ["Top:gg2ttbar = on", "Top:qqbar2ttbar = on"] + _decays(24, QUARKS) + _hard(pt, .8, 1.6)
 
 def _hbb(mass, pt):
-    return ["HiggsSM:ffbar2HZ = on"] + _decays(25, "5") + _decays(23, "12 14 16") + _hard(pt, .8, 1.5) + (
+    return ["HiggsSM:ffbar2HZ = on"] + _decays(25, "5") + _decays(23, "12 14 16") + _hard(pt, .9, 1.3) + (
         [] if mass[0] == 125. else [f"25:m0 = {mass[0]}"])
 
 # %% ../../nbs/data/03_processes.ipynb #c008

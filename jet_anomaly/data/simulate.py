@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['RECIPE', 'BATCH', 'FIRST', 'SMALL', 'LARGE', 'cluster', 'substructure', 'Sample', 'shard_size', 'n_shards',
-           'make_shard', 'shard_path', 'cores', 'cache_folder', 'make_sample', 'simulate', 'simulate_to']
+           'make_shard', 'shard_path', 'cores', 'cache_folder', 'make_sample', 'simulate', 'simulate_to',
+           'process_names']
 
 # %% ../../nbs/data/04_simulate.ipynb #c003
 import hashlib
@@ -34,6 +35,9 @@ from .jets import Jets, JetWriter, concatenate, count_jets
 from .processes import PRESETS, Generator, check_masses, check_window, find_process, generator_package, process_names
 
 # %% ../../nbs/data/04_simulate.ipynb #c004
+_all_ = ["process_names"]
+
+# %% ../../nbs/data/04_simulate.ipynb #c005
 def _momenta(p4, counts):
     "Flat four-vectors as awkward lists that fastjet reads."
     import awkward as ak
@@ -62,7 +66,7 @@ def cluster(
     members = ak.flatten(members + (np.cumsum(counts) - counts))[order]
     return p[order], event, rank, ak.to_numpy(ak.flatten(members)), ak.to_numpy(ak.num(members))
 
-# %% ../../nbs/data/04_simulate.ipynb #c005
+# %% ../../nbs/data/04_simulate.ipynb #c006
 def substructure(
     p4,         # (constituents, 4): E, px, py, pz in GeV, jet after jet
     counts,     # (jets,): constituents of each
@@ -81,7 +85,7 @@ def substructure(
     # too few constituents for a ratio: zero
     return {k: np.nan_to_num(np.asarray(v, np.float32), posinf=0, neginf=0) for k, v in out.items()}
 
-# %% ../../nbs/data/04_simulate.ipynb #c006
+# %% ../../nbs/data/04_simulate.ipynb #c007
 RECIPE = 1  # raise it when the same settings would give other jets: the cache then starts anew
 
 @dataclass(frozen=True)
@@ -109,7 +113,7 @@ class Sample:
         "Seeds that depend on the seed, the process and the given numbers."
         return np.random.SeedSequence([self.seed, zlib.crc32(self.process.encode()), *more])
 
-# %% ../../nbs/data/04_simulate.ipynb #c007
+# %% ../../nbs/data/04_simulate.ipynb #c008
 def _select(sample, constituents, n_events):
     "Jets of a batch that pass: `Jets` without labels and meta, observables `event` and `rank` within the batch."
     process, (low, high) = find_process(sample.process), sample.pt
@@ -124,7 +128,7 @@ def _select(sample, constituents, n_events):
     members = members[np.repeat(keep, sizes)]
     return _padded(sample, constituents, p4[keep], event[keep], rank[keep], members, sizes[keep])
 
-# %% ../../nbs/data/04_simulate.ipynb #c008
+# %% ../../nbs/data/04_simulate.ipynb #c009
 def _padded(sample, constituents, total, event, rank, members, sizes):
     "`Jets` from flat lists; the observables are those of the whole jet, before `n_constituents` cuts its tail."
     if not len(sizes): return None
@@ -146,7 +150,7 @@ def _kinematics(p4):
                mass=np.sqrt(np.maximum(p4[:, 0]**2 - (p4[:, 1:]**2).sum(1), 0)))
     return {k: v.astype(np.float32) for k, v in out.items()}
 
-# %% ../../nbs/data/04_simulate.ipynb #c009
+# %% ../../nbs/data/04_simulate.ipynb #c010
 BATCH = 250                   # events held in memory at once
 FIRST, SMALL, LARGE = 4, 250, 1000  # so many small shards, that a small sample is cheap; then large ones
 
@@ -188,7 +192,7 @@ def make_shard(
     jets.meta = sample.meta() | {"generated": events, "accepted": have, "shard": shard}
     return jets
 
-# %% ../../nbs/data/04_simulate.ipynb #c010
+# %% ../../nbs/data/04_simulate.ipynb #c011
 def shard_path(
     folder, # of the sample
     shard,  # 0, 1, …
@@ -209,7 +213,7 @@ def _write_shard(sample, shard, folder, tick=None):
                       "finished shards are kept.") from e
     return shard
 
-# %% ../../nbs/data/04_simulate.ipynb #c011
+# %% ../../nbs/data/04_simulate.ipynb #c012
 def _watch_parent():
     "A worker whose parent was killed ends itself."
     def wait():
@@ -238,7 +242,7 @@ def _in_parallel(sample, todo, folder, processes, bar):
         raise
     finally: pool.shutdown(wait=True, cancel_futures=True)
 
-# %% ../../nbs/data/04_simulate.ipynb #c012
+# %% ../../nbs/data/04_simulate.ipynb #c013
 def cores() -> int:
     "Processor cores this process may use."
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -261,7 +265,7 @@ def _make(sample, n, folder, processes, progress):
             for shard in todo: _write_shard(sample, shard, folder, bar.update)
     return [shard_path(folder, s) for s in shards]
 
-# %% ../../nbs/data/04_simulate.ipynb #c013
+# %% ../../nbs/data/04_simulate.ipynb #c014
 def cache_folder() -> Path:
     "Where simulated jets are kept: JET_ANOMALY_CACHE, or the user's cache."
     import pooch
@@ -281,7 +285,7 @@ def make_sample(process, n, seed, mass, pt, radius, preset, n_constituents):
     generator_package("pythia8mc"), generator_package("fastjet")
     return sample
 
-# %% ../../nbs/data/04_simulate.ipynb #c014
+# %% ../../nbs/data/04_simulate.ipynb #c015
 @contextmanager
 def _simulated(process, n, seed, mass, pt, radius, preset, n_constituents, processes, cache, progress):
     "The blocks of a sample, from the cache or made now."
@@ -302,7 +306,7 @@ def _blocks(sample, files, n):
         jets.meta = dict(meta)
         yield jets
 
-# %% ../../nbs/data/04_simulate.ipynb #c015
+# %% ../../nbs/data/04_simulate.ipynb #c016
 def simulate(
     process,             # one of `process_names()`
     n,                   # jets
