@@ -6,6 +6,7 @@ import re
 
 from fastcore.docments import docments
 
+STARS = {inspect.Parameter.VAR_POSITIONAL: r"\*", inspect.Parameter.VAR_KEYWORD: r"\*\*"}
 
 def modules(part):
     "The modules of a part in the order of their chapters."
@@ -41,12 +42,13 @@ def describe(app, what, name, obj, options, lines):
     "Docstring and parameter comments as Parameters and Returns."
     lines[:] = [rst(line) for line in lines]
     if what not in ("function", "method", "class"): return
-    try: found = docments(obj, full=True)
+    try: found = docments(obj, full=True, args_kwargs=True)
     except (TypeError, ValueError, OSError): return  # no source to read comments from
-    comments = {k: " ".join(v["docment"].split()) for k, v in found.items() if v.get("docment")}
-    if comments: lines.append("")
-    for k, v in comments.items():
-        lines.append(f":returns: {rst(v)}" if k == "return" else f":param {k}: {rst(v)}")
+    described = {k: v for k, v in found.items() if v.get("docment")}
+    if described: lines.append("")
+    for k, v in described.items():
+        field = "returns" if k == "return" else "param " + STARS.get(v.kind, "") + k
+        lines.append(f":{field}: " + rst(" ".join(v.docment.split())))
 
 
 def scripts(app, config):

@@ -19,7 +19,7 @@ def toc(book):
     "The table of contents of Jupyter Book for the `book` of _quarto.yml."
     front, *rest = [c for c in book["chapters"] if isinstance(c, str)]
     parts = [{"caption": "Start here", "chapters": files(rest)}] if rest else []
-    parts += [{"caption": c["part"], "chapters": files(c["chapters"])} for c in book["chapters"] if isinstance(c, dict)]
+    parts += [{"caption": c["part"], "numbered": 1, "chapters": files(c["chapters"])} for c in book["chapters"] if isinstance(c, dict)]
     api = [f"api/{p}" for p in PARTS if (LIBRARY / f"{p}.py").exists() or [*LIBRARY.glob(f"{p}/[!_]*.py")]]
     parts.append({"caption": "Reference", "chapters": files(api + ["bibliography"])})
     return {"format": "jb-book", "root": str(Path(front).with_suffix("")), "parts": parts}
