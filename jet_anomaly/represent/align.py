@@ -8,10 +8,9 @@ __all__ = ['centre_and_rotate', 'algorithm_1']
 # %% ../../nbs/represent/02_align.ipynb #c003
 import math
 
-import numpy as np
 import torch
 
-from .kinematics import boost_z, eta, in_blocks, in_kind, jet_p4, join, phi, planar, pt, rapidity, rotate_x, rotate_z, wide
+from .kinematics import boost_z, eta, in_blocks, in_kind, jet_p4, phi, planar, pt, rapidity, rotate_x, rotate_z, wide
 
 # %% ../../nbs/represent/02_align.ipynb #c009
 @in_kind
@@ -49,42 +48,43 @@ def _frame(total, m0, e0):
     return f[:, None, None] * torch.stack(rows, -1).unflatten(-1, (4, 4)), good
 
 def _into_frame(p4, alive, m0, e0):
-    "Jets made of the `alive` constituents, moved to mass m0 and energy e0 along x; (jets, 4, constituents)."
-    total = (wide(alive)[:, None] @ wide(p4))[:, 0]
+    "Jets (jets, 4, constituents) made of the `alive` constituents, moved to mass m0 and energy e0 along x."
+    total = (wide(p4) @ wide(alive)[..., None])[..., 0]
     matrix, good = _frame(total, m0, e0)
-    return matrix.to(p4.dtype) @ p4.transpose(1, 2), good
+    return matrix.to(p4.dtype) @ p4, good
 
 # %% ../../nbs/represent/02_align.ipynb #c019
 def _turned(moved, alive):
-    "The hardest constituent (jets, 1), and pT, η, φ after the turn about x that brings it to η = 0, φ > 0."
-    _, px, py, pz = moved.unbind(1)
+    "The same jets turned about x until their hardest constituent has η = 0, φ > 0; and which one that is, (jets, 1)."
+    e, px, py, pz = moved.unbind(1)
     lead = ((px**2).addcmul_(py, py) * alive).argmax(1, keepdim=True)
     y, z = py.gather(1, lead), pz.gather(1, lead)
     n = (y**2 + z**2).sqrt().clamp(min=1e-30)
     y, z = y / n, z / n
-    py, pz = torch.addcmul(y * py, z, pz), torch.addcmul(y * pz, z, py, value=-1)
-    return lead, *_pt_eta_phi(px, py, pz)
+    return torch.stack([e, px, torch.addcmul(y * py, z, pz), torch.addcmul(y * pz, z, py, value=-1)], 1), lead
 
-def _pt_eta_phi(px, py, pz):
-    p = join(px, px, py, pz)
-    return pt(p), eta(p), phi(p)
+def _coordinates(moved):
+    "pT, η, φ of (jets, 4, constituents)."
+    p4 = moved.movedim(1, -1)
+    return pt(p4), eta(p4), phi(p4)
 
 # %% ../../nbs/represent/02_align.ipynb #c021
 def _settle(p4, alive, m0, e0, radius, at_least):
-    "Drop constituents beyond `radius` until none is; jets left with fewer than `at_least` lose all. (lead, pT, η, φ, alive)."
+    "Align, drop what lies beyond `radius`, until nothing does; jets left with fewer than `at_least` lose all. (p4, lead, pT, η, φ, alive)."
     state, rows, left = None, slice(None), alive
     while True:
-        moved, good = _into_frame(p4[rows], left, m0, e0)
-        lead, *coordinates = _turned(moved, left)
-        _, h, f = coordinates
+        moved, good = _into_frame(p4, left, m0, e0)
+        p4, lead = _turned(moved, left)
+        p, h, f = _coordinates(p4)
         keep = left & (torch.addcmul(h * h, f, f) < radius**2)
         keep &= (good & (keep.sum(1) >= at_least))[:, None]
-        if state is None: state = [lead, *coordinates, keep]
+        if state is None: state = [p4, lead, p, h, f, keep]
         else:
-            for whole, part in zip(state, (lead, *coordinates, keep)): whole[rows] = part
+            for whole, part in zip(state, (p4, lead, p, h, f, keep)): whole[rows] = part
         again = ((keep != left).any(1) & keep.any(1)).nonzero()[:, 0]
         if not len(again): return state
-        rows, left = again if isinstance(rows, slice) else rows[again], keep[again]
+        rows = again if isinstance(rows, slice) else rows[again]
+        p4, left = p4[again], keep[again]
 
 # %% ../../nbs/represent/02_align.ipynb #c024
 def _greedy(p, h, f, alive, first):
@@ -113,7 +113,8 @@ def algorithm_1(
     "Jets of one mass and energy, made of massless constituents, as sequences (arXiv:2105.09274, Algorithm 1); jets without mass come back empty."
     if not 0 < m0 < e0: raise ValueError(f"m0 = {m0} and e0 = {e0} GeV: a jet needs 0 < m0 < e0.")
     alive, o = mask & (p4[..., 0] > 0), (m0, e0, radius, at_least)
-    p4 = torch.cat([p4[..., 1:].norm(dim=-1, keepdim=True), p4[..., 1:]], -1)   # massless: the answer has no room for a mass
+    p3 = p4[..., 1:].transpose(1, 2)
+    p4 = torch.cat([p3.norm(dim=1, keepdim=True), p3], 1)   # massless: the answer has no room for a mass
     p, h, f, alive, lead = (_published if published else _hardest_kt)(p4, alive, n_constituents, *o)
     order = _greedy(p, h, f, alive, lead)
     p, h, f, alive = (v.gather(1, order) for v in (p, h, f, alive))
@@ -124,24 +125,25 @@ def algorithm_1(
     return torch.nn.functional.pad(x, (0, 0, 0, short)), torch.nn.functional.pad(alive, (0, short))
 
 def _hardest_kt(p4, alive, n, *options):
-    _, p, h, f, alive = _settle(p4, alive, *options)
+    p4, _, p, h, f, alive = _settle(p4, alive, *options)
     kt = torch.addcmul(h * h, f, f).mul_(p).mul_(p).add_(1).mul_(alive)   # real constituents first, even at kt = 0
     best = kt.topk(min(n, kt.shape[1]), 1).indices
-    lead, p, h, f, alive = _settle(p4.gather(1, best[..., None].expand(-1, -1, 4)), alive.gather(1, best), *options)
+    _, lead, p, h, f, alive = _settle(p4.gather(2, best[:, None].expand(-1, 4, -1)), alive.gather(1, best), *options)
     return p, h, f, alive, lead
 
 # %% ../../nbs/represent/02_align.ipynb #c035
 def _published(p4, alive, n, m0, e0, radius, at_least):
-    p4, alive = p4[:, :50], alive[:, :50]
+    p4, alive = p4[..., :50], alive[:, :50]
 
-    def turn(moved, first):
-        e, px, py, pz = moved.unbind(1)
-        _, h, f = (v.gather(1, first) for v in _pt_eta_phi(px, py, pz))
-        return rotate_x(join(e, px, py, pz), -torch.atan2(h, f))
+    def turn(p4, first):
+        _, h, f = (v.gather(1, first) for v in _coordinates(p4))
+        return rotate_x(p4.transpose(1, 2), -torch.atan2(h, f)).transpose(1, 2)
 
     def align(p4, alive): return turn(_into_frame(p4, alive, m0, e0)[0], alive.int().argmax(1, keepdim=True))
 
-    def distance(p4): return (eta(p4)**2 + phi(p4)**2).sqrt()
+    def distance(p4):
+        _, h, f = _coordinates(p4)
+        return (h**2 + f**2).sqrt()
 
     def settle(p4, alive):
         while True:
@@ -152,15 +154,15 @@ def _published(p4, alive, n, m0, e0, radius, at_least):
             if not again.any(): return p4, alive
             p4 = torch.where(again[:, None, None], align(p4, alive), p4)
 
-    alive = alive & _frame(jet_p4(p4, alive), m0, e0)[1][:, None]
+    def take(p4, alive, order): return p4.gather(2, order[:, None].expand(-1, 4, -1)), alive.gather(1, order)
+
+    alive = alive & _into_frame(p4, alive, m0, e0)[1][:, None]
     p4 = align(p4, alive)
-    order = torch.where(alive, -pt(p4) * distance(p4), math.inf).argsort(dim=1, stable=True)
-    p4, alive = settle(p4.gather(1, order[..., None].expand(-1, -1, 4)), alive.gather(1, order))
+    kt = _coordinates(p4)[0] * distance(p4)
+    p4, alive = settle(*take(p4, alive, torch.where(alive, -kt, math.inf).argsort(dim=1, stable=True)))
     keep = alive & (alive.cumsum(1) <= n)
     p4 = torch.where((keep != alive).any(1)[:, None, None], align(p4, keep), p4)
     p4, alive = settle(p4, keep)
-    order = (~alive).int().argsort(dim=1, stable=True)[:, :n]
-    p4, alive = p4.gather(1, order[..., None].expand(-1, -1, 4)), alive.gather(1, order)
-    lead = (pt(p4) * alive).argmax(1, keepdim=True)
-    p4 = turn(p4.transpose(1, 2), lead)
-    return pt(p4), eta(p4), phi(p4), alive, lead
+    p4, alive = take(p4, alive, (~alive).int().argsort(dim=1, stable=True)[:, :n])
+    lead = (_coordinates(p4)[0] * alive).argmax(1, keepdim=True)
+    return *_coordinates(turn(p4, lead)), alive, lead
