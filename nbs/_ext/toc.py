@@ -1,0 +1,35 @@
+"""Write nbs/_toc.yml, which Jupyter Book reads, from _quarto.yml, the master:  python nbs/_ext/toc.py
+
+The parts and chapters are those of _quarto.yml; the pages only Jupyter Book makes (API, bibliography) follow.
+"""
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+NBS = ROOT / "nbs"
+
+
+def files(chapters):
+    return [{"file": str(Path(c).with_suffix(""))} for c in chapters]
+
+
+def toc(book):
+    "The table of contents of Jupyter Book for the `book` of _quarto.yml."
+    front, *rest = [c for c in book["chapters"] if isinstance(c, str)]
+    parts = [{"caption": "Start here", "chapters": files(rest)}] if rest else []
+    parts += [{"caption": c["part"], "chapters": files(c["chapters"])} for c in book["chapters"] if isinstance(c, dict)]
+    api = sorted(NBS.glob("api/*.md"), key=order)
+    parts.append({"caption": "Reference", "chapters": files(p.relative_to(NBS) for p in api) + [{"file": "bibliography"}]})
+    return {"format": "jb-book", "root": str(Path(front).with_suffix("")), "parts": parts}
+
+
+def order(page):
+    "API pages stand in the order in which the parts may import one another."
+    return ["data", "represent", "train", "detect", "evaluate", "search", "cli"].index(page.stem)
+
+
+if __name__ == "__main__":
+    book = yaml.safe_load((ROOT / "_quarto.yml").read_text(encoding="utf-8"))["book"]
+    head = "# written by nbs/_ext/toc.py from _quarto.yml: add a chapter there\n"
+    (NBS / "_toc.yml").write_text(head + yaml.safe_dump(toc(book), sort_keys=False, allow_unicode=True), encoding="utf-8")

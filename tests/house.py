@@ -1,0 +1,58 @@
+"""What the tests of the house share: where things stand, and how to run a program without leaving anything behind."""
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+NBS, LIBRARY = ROOT / "nbs", ROOT / "jet_anomaly"
+CHAPTERS = sorted(p for p in NBS.rglob("*.ipynb") if not any(d[0] in "._" for d in p.relative_to(NBS).parts[:-1]))
+MODULES = sorted(p for p in LIBRARY.rglob("*.py") if p.name not in ("__init__.py", "_modidx.py"))
+BOOK = yaml.safe_load((ROOT / "_quarto.yml").read_text(encoding="utf-8"))["book"]
+
+
+def name(path):
+    "A path as it is known in the repository."
+    return path.relative_to(ROOT).as_posix()
+
+
+def run(*command, cwd=ROOT, timeout=600, **env):
+    "Standard output and error of a program, which is killed with its children when it takes too long; fails when it fails."
+    paths = os.pathsep.join(filter(None, [str(cwd), os.environ.get("PYTHONPATH")]))
+    env = os.environ | {"PYTHONPATH": paths, "MPLBACKEND": "agg"} | env
+    process = subprocess.Popen([str(c) for c in command], cwd=cwd, env=env, text=True, start_new_session=True,
+                               stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    try:
+        output, _ = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        raise AssertionError(f"{' '.join(map(str, command))} took longer than {timeout} s:\n{process.communicate()[0][-4000:]}") from None
+    assert process.returncode == 0, f"{' '.join(map(str, command))} failed with {process.returncode}:\n{output[-8000:]}"
+    return output
+
+
+def python(*args, **kwargs):
+    return run(sys.executable, *args, **kwargs)
+
+
+def files():
+    "What git keeps or would keep: tracked files, and untracked ones that are not ignored."
+    listed = run("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard").split("\0")
+    return [ROOT / f for f in sorted(set(filter(None, listed))) if (ROOT / f).is_file()]
+
+
+def copy(to):
+    "The checkout as it stands, without what git ignores, as a repository of its own with one commit."
+    for f in files():
+        target = to / f.relative_to(ROOT)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(f, target, follow_symlinks=False)
+    git = ("git", "-c", "user.name=test", "-c", "user.email=test@localhost", "-c", "core.hooksPath=/dev/null")
+    run(*git, "init", "-q", cwd=to)
+    run(*git, "add", "-A", cwd=to)
+    run(*git, "commit", "-qm", "as it stands", cwd=to)
+    return to
