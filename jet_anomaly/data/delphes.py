@@ -58,7 +58,7 @@ JET = {"pt": "PT", "eta": "Eta", "phi": "Phi", "mass": "Mass"}
 
 def _jet_collection(found, collection, path):
     "The collection asked for, or the fattest there is."
-    there = sorted(n.removesuffix(".Constituents") for n in found if n.endswith(".Constituents"))
+    there = sorted(n.removesuffix(".Constituents") for n in found if n.endswith(".Constituents") and n.removesuffix(".Constituents") + ".PT" in found)
     if collection is None: collection = next((c for c in ("FatJet", "JetPUPPIAK8", "Jet", *there) if c in there), "Jet")
     if collection not in there: raise KeyError(f"{path} has no jet collection {collection!r} with constituents; it has {there}.")
     return collection
@@ -143,5 +143,6 @@ def toy_delphes(
     data = {f"{c}.{k}": per_event(v, keep) for c, (columns, keep) in parts.items() for k, v in columns.items()}
     data |= {f"FatJet.{b}": ak.unflatten(jets[k], 2) for k, b in JET.items()} | {"FatJet.Constituents": per_event(number, kind >= 0), "FatJet.NConstituents": ak.unflatten(n.astype(np.int32), 2)}
     with uproot.recreate(path) as file:
-        file.mktree("Delphes", {k: str(v.type).split(" * ", 1)[1].replace("2 *", "var *") for k, v in data.items()}).extend({k: ak.from_regular(v) for k, v in data.items()})
+        tree = file.mktree("Delphes", {k: f"var * {ak.flatten(v).to_numpy().dtype}" for k, v in data.items()}, counter_name=lambda name: f"{name.replace('.', '_')}_size")
+        tree.extend({k: ak.from_regular(v) for k, v in data.items()})
     return Path(path)
