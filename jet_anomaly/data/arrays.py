@@ -36,7 +36,6 @@ def jetnet_blocks(
     path,          # HDF5 file with `particle_features` and `jet_features`
     flow,          # `CutFlow`, filled while reading
     size=10_000,   # jets per block
-    n_constituents=None, # keep the hardest
 ):
     "Stream `Jets`; `pt`, `eta`, `mass` are the file's, of all particles. Raises as `dataset`, `ValueError` for another shape."
     with open_hdf5(path) as file:
@@ -48,7 +47,7 @@ def jetnet_blocks(
             jet = {k: block["jet"][:, i].astype(np.float32) for i, k in enumerate(("pt", "eta", "mass"))} | {"phi": np.zeros(len(pt), np.float32)}
             p4 = four_vectors(pt * jet["pt"][:, None], eta + jet["eta"][:, None], phi)
             if block["jet"].shape[1] > 3: jet["n_constituents"] = np.nan_to_num(block["jet"][:, 3]).astype(np.int32)
-            yield assemble(p4, real > 0, flow, None, jet, None, {"format": "jetnet", "source": Path(path).name}, n_constituents)
+            yield assemble(p4, real > 0, flow, None, jet, None, {"format": "jetnet", "source": Path(path).name})
 
 def toy_jetnet(
     path,
@@ -88,7 +87,6 @@ def aspen_blocks(
     flow,          # `CutFlow`, filled while reading
     size=5000,     # jets per block
     puppi=False,   # weight the candidates with their PUPPI weights
-    n_constituents=None, # keep the hardest
 ):
     "Stream `Jets` of Aspen Open Jets, with `event` where the file has `event_info`. Raises as `dataset`, `ValueError` for another shape."
     with open_hdf5(path) as file:
@@ -105,10 +103,10 @@ def aspen_blocks(
             block = {k: hdf5_rows(d, start, stop) for k, d in data.items()}
             if "event_info" in data: flow.add("events", "read", len(np.unique(number[start:stop])))
             flow.add("jets", "read", stop - start)
-            with foreign(path): jets = _aspen_block(block, number[start:stop] if "event_info" in data else None, puppi, flow, path, n_constituents)
+            with foreign(path): jets = _aspen_block(block, number[start:stop] if "event_info" in data else None, puppi, flow, path)
             yield jets
 
-def _aspen_block(block, number, puppi, flow, path, n_constituents):
+def _aspen_block(block, number, puppi, flow, path):
     of = dict(zip(ASPEN, np.moveaxis(block["PFCands"], -1, 0)))
     p4 = np.stack([of[k] for k in ("E", "px", "py", "pz")], -1)
     if puppi: p4 = p4 * of["puppi_weight"][..., None]
@@ -117,7 +115,7 @@ def _aspen_block(block, number, puppi, flow, path, n_constituents):
     observables = {k: block["jet_kinematics"][:, i].astype(np.float32) for i, k in enumerate(("pt", "eta", "phi", "softdrop_mass"))}
     if number is not None: observables |= {"event": number} | {k: block["event_info"][:, i].astype(np.int64) for i, k in enumerate(("run", "lumi", "event_number"))}
     if "jet_tagging" in block: observables |= {f"tau{i}": block["jet_tagging"][:, i].astype(np.float32) for i in (1, 2, 3)}
-    return assemble(p4, p4[..., 0] != 0, flow, features, observables, None, {"format": "aspen", "source": Path(path).name, "puppi": bool(puppi)}, n_constituents)
+    return assemble(p4, p4[..., 0] != 0, flow, features, observables, None, {"format": "aspen", "source": Path(path).name, "puppi": bool(puppi)})
 
 def toy_aspen(
     path,
@@ -157,7 +155,6 @@ def vaejet_blocks(
     size=10_000,   # rows per block
     key=None,      # of the constituents; by default the first of the known names
     jets_per_event=1, # of the ragged layout, leading first
-    n_constituents=None, # keep the hardest
     unit="GeV",
     order="E,px,py,pz",  # of the dense layout
 ):
@@ -165,12 +162,12 @@ def vaejet_blocks(
     scale = to_gev(unit)
     with open_hdf5(path) as file:
         ragged = next((k for k in RAGGED if f"{k}/constituents" in file), None)
-        if ragged and key is None: yield from _ragged_blocks(file, ragged, path, flow, size, jets_per_event, scale, n_constituents); return
+        if ragged and key is None: yield from _ragged_blocks(file, ragged, path, flow, size, jets_per_event, scale); return
         key = key or next((k for k in DENSE if isinstance(file.get(k), h5py.Dataset)), DENSE[0])
         data = {"p4": dataset(file, key)} | {k: dataset(file, k) for k in ("labels", "obs") if isinstance(file.get(k), h5py.Dataset)}
-        yield from _dense_blocks(data, path, flow, size, scale, order, n_constituents)
+        yield from _dense_blocks(data, path, flow, size, scale, order)
 
-def _dense_blocks(data, path, flow, size, scale, order, n_constituents):
+def _dense_blocks(data, path, flow, size, scale, order):
     shape, each = data["p4"].shape, len(order.split(","))
     if not (len(shape) == 3 and shape[2] == each or len(shape) == 2 and shape[1] % each == 0 and shape[1]) or data["p4"].dtype.kind not in "fiu":
         raise ValueError(f"{path}: constituents have shape {shape} and type {data['p4'].dtype}; expected numbers, (jets, constituents, {each}) or (jets, {each} · constituents).")
@@ -178,11 +175,11 @@ def _dense_blocks(data, path, flow, size, scale, order, n_constituents):
         with foreign(path):
             p4 = as_p4(block["p4"].reshape(len(block["p4"]), -1, each), order) * scale
             labels = np.nan_to_num(block["labels"]).reshape(len(p4)).astype(np.int64) if "labels" in block else None
-            jets = assemble(p4, p4[..., 0] != 0, flow, None, _obs(block["obs"]) if "obs" in block else None, labels, {"format": "vaejet", "source": Path(path).name}, n_constituents)
+            jets = assemble(p4, p4[..., 0] != 0, flow, None, _obs(block["obs"]) if "obs" in block else None, labels, {"format": "vaejet", "source": Path(path).name})
         yield jets
 
 # %% ../../nbs/data/10_arrays.ipynb #c019
-def _ragged_blocks(file, group, path, flow, size, jets_per_event, scale, n_constituents):
+def _ragged_blocks(file, group, path, flow, size, jets_per_event, scale):
     lists = dataset(file, f"{group}/constituents")
     obs = dataset(file, f"{group}/obs") if f"{group}/obs" in file else None
     if lists.ndim != 2 or h5py.check_vlen_dtype(lists.dtype) is None or not lists.shape[0]:
@@ -197,7 +194,7 @@ def _ragged_blocks(file, group, path, flow, size, jets_per_event, scale, n_const
             flow.add("events", "read", n)
             observables = {"event": start + np.repeat(np.arange(n), k)} | (_obs(obs[rows, :k].reshape(n * k, -1)) if obs is not None else {})
             p4 = pad(flat[:, :4].astype(np.float64) * scale, counts)
-            jets = assemble(p4, p4[..., 0] != 0, flow, None, observables, None, {"format": "vaejet", "source": Path(path).name}, n_constituents)
+            jets = assemble(p4, p4[..., 0] != 0, flow, None, observables, None, {"format": "vaejet", "source": Path(path).name})
         yield jets
 
 def toy_vaejet(
@@ -228,24 +225,23 @@ def vrnn_blocks(
     path,        # HDF5 file with `constituents` (events, jets, 81, 4)
     flow,        # `CutFlow`, filled while reading
     size=500,    # events per block
-    n_constituents=None, # keep the hardest
 ):
     "Stream `Jets` with their `event` and ten high-level observables. Raises as `dataset`, `ValueError` for another shape."
     with open_hdf5(path) as file:
         data = {"p": dataset(file, "constituents")} | {k: dataset(file, k) for k in ("hlvs",) if k in file}
         if data["p"].ndim != 4 or data["p"].shape[3] != 4 or data["p"].shape[2] < 2: raise ValueError(f"{path}: constituents has shape {data['p'].shape}; expected (events, jets, 1 + constituents, 4).")
         for start, block in hdf5_blocks(data, size, flow, "events"):
-            with foreign(path): jets = _vrnn_block(block, start, flow, path, n_constituents)
+            with foreign(path): jets = _vrnn_block(block, start, flow, path)
             yield jets
 
-def _vrnn_block(block, start, flow, path, n_constituents):
+def _vrnn_block(block, start, flow, path):
     event, which = np.nonzero(block["p"][:, :, 0, 0] > 0)
     rows = block["p"][event, which]
     flow.add("jets", "in the file", len(rows))
     observables = {k: rows[:, 0, i].astype(np.float32) for i, k in enumerate(("pt", "eta", "phi", "mass"))} | {"event": start + event}
     if "hlvs" in block: observables |= {k: block["hlvs"][event, which, i].astype(np.float32) for i, k in enumerate(HLVS)}
     pt, eta, phi, mass = np.moveaxis(rows[:, 1:], -1, 0)
-    return assemble(four_vectors(pt, eta, phi, np.maximum(mass, 0)), pt > 0, flow, None, observables, None, {"format": "vrnn", "source": Path(path).name}, n_constituents)
+    return assemble(four_vectors(pt, eta, phi, np.maximum(mass, 0)), pt > 0, flow, None, observables, None, {"format": "vrnn", "source": Path(path).name})
 
 def toy_vrnn(
     path,
@@ -302,7 +298,6 @@ def numpy_blocks(
     flow,          # `CutFlow`, filled while reading
     size=10_000,   # jets per block
     key=None,      # of the constituents in an archive; by default `p4`, `constituents`, … or the one of three dimensions
-    n_constituents=None, # keep the hardest
     unit="GeV",
     order="E,px,py,pz",
 ):
@@ -323,14 +318,14 @@ def numpy_blocks(
             n = min(size, shape[0] - start)
             block = {k: a.read(n) for k, a in used.items()}
             flow.add("jets", "read", n)
-            yield _numpy_block(block, name, width, each, order, scale, flow, path, n_constituents)
+            yield _numpy_block(block, name, width, each, order, scale, flow, path)
 
-def _numpy_block(block, name, width, each, order, scale, flow, path, n_constituents):
+def _numpy_block(block, name, width, each, order, scale, flow, path):
     p4 = as_p4(block.pop(name).reshape(-1, width, each), order) * scale
     mask, labels = block.pop("mask", None), block.pop("labels", block.pop("label", block.pop("y", None)))
     per_jet = {k: v for k, v in block.items() if v.ndim == 1}
     return assemble(p4, p4[..., 0] != 0 if mask is None else mask > 0, flow, {k: v for k, v in block.items() if v.ndim == 2}, per_jet,
-                    None if labels is None or labels.ndim != 1 else np.nan_to_num(labels).astype(np.int64), {"format": "numpy", "source": Path(path).name}, n_constituents)
+                    None if labels is None or labels.ndim != 1 else np.nan_to_num(labels).astype(np.int64), {"format": "numpy", "source": Path(path).name})
 
 def toy_numpy(
     path,      # ending in .npy or .npz

@@ -86,7 +86,6 @@ def delphes_blocks(
     size=1000,         # events per block
     collection=None,   # of jets: "FatJet", "Jet", "JetPUPPIAK8", …; by default the fattest there is
     constituents=None, # collections to look references up in, preferred first; by default energy flow, then towers and tracks
-    n_constituents=None, # keep the hardest
 ):
     "Stream `Jets` from a Delphes file. References are counted as resolved or unresolved. Raises as `open_tree`, and `KeyError` naming the collections there are."
     with open_tree(path, "Delphes") as tree:
@@ -101,11 +100,11 @@ def delphes_blocks(
         names = [b for of in columns.values() for b in of.values()] + [f"{jet}.{b}" for b in (*JET.values(), "Constituents")] + optional
         meta = {"format": "delphes", "source": Path(path).name, "collection": jet, "constituents": list(wanted)}
         for start, block in tree_blocks(tree, names, size, flow):
-            with foreign(path): jets = _read_block(block, jet, columns, start, flow, meta, n_constituents)
+            with foreign(path): jets = _read_block(block, jet, columns, start, flow, meta)
             yield jets
 
 # %% ../../nbs/data/06_delphes.ipynb #c017
-def _read_block(block, jet, columns, start, flow, meta, n_constituents):
+def _read_block(block, jet, columns, start, flow, meta):
     objects, (ref, per_jet) = _objects(block, columns), _references(block, jet)
     in_event = ak.num(block[f"{jet}.PT"]).to_numpy()
     event = np.repeat(np.arange(len(in_event)), in_event)
@@ -119,7 +118,7 @@ def _read_block(block, jet, columns, start, flow, meta, n_constituents):
     observables = _jet_observables(block, jet) | {"event": start + event}
     if "Event.Number" in block: observables["event_number"] = ak.firsts(block["Event.Number"]).to_numpy().astype(np.int64)[event]
     return assemble(p4, pad(np.ones(counts.sum(), bool), counts), flow, {k: v.astype(np.float32 if k.startswith("d") else np.int32) for k, v in of.items()},
-                    observables, None, meta, n_constituents)
+                    observables, None, meta)
 
 # %% ../../nbs/data/06_delphes.ipynb #c019
 def toy_delphes(

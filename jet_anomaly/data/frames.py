@@ -136,7 +136,6 @@ def lhco_blocks(
     radius=1.0,     # of the anti-kT jets
     min_pt=20.,     # of a jet, GeV
     jets_per_event=2, # hardest first
-    n_constituents=None, # keep the hardest
     unit="GeV",     # of the file
 ):
     "Stream clustered `Jets` with their `event` and, where known, label (0 background). Needs fastjet. Raises as `open_frame`, `KeyError` for a missing column."
@@ -150,10 +149,10 @@ def lhco_blocks(
         for start in range(0, frame.n, size):
             rows = frame.read(start, start + size, columns)
             flow.add("events", "read", len(rows))
-            with foreign(path): jets = _cluster(rows, start, cluster, radius, min_pt, jets_per_event, scale, flow, meta, n_constituents)
+            with foreign(path): jets = _cluster(rows, start, cluster, radius, min_pt, jets_per_event, scale, flow, meta)
             yield jets
 
-def _cluster(rows, start, cluster, radius, min_pt, jets_per_event, scale, flow, meta, n_constituents):
+def _cluster(rows, start, cluster, radius, min_pt, jets_per_event, scale, flow, meta):
     finite = flow.keep("events", "momenta finite", np.isfinite(rows).all(1) & (np.abs(rows) < 1e6).all(1))
     number, rows = start + np.flatnonzero(finite), rows[finite]
     pt, eta, phi = (rows[:, i:3 * PARTICLES:3] for i in range(3))
@@ -163,7 +162,7 @@ def _cluster(rows, start, cluster, radius, min_pt, jets_per_event, scale, flow, 
     hard = flow.keep("jets", f"the {jets_per_event} hardest", rank < jets_per_event)
     members, counts, event = members[np.repeat(hard, sizes)], sizes[hard], event[hard]
     labels = rows[event, LABEL].astype(np.int64) if rows.shape[1] > LABEL else None
-    return assemble(pad(p4[members], counts), pad(np.ones(len(members), bool), counts), flow, None, {"event": number[event]}, labels, meta, n_constituents)
+    return assemble(pad(p4[members], counts), pad(np.ones(len(members), bool), counts), flow, None, {"event": number[event]}, labels, meta)
 
 # %% ../../nbs/data/09_frames.ipynb #c015
 def toy_lhco(
@@ -190,7 +189,6 @@ def lhco_features_blocks(
     key=None,        # of the data frame
     unit="GeV",      # of momenta
     mass_unit=None,  # of masses; by default that of the momenta
-    n_constituents=None, # accepted as by all readers; there is one
 ):
     "Stream two one-entry `Jets` per event with `tau1 …` and label. Raises as `open_frame`, `KeyError` for a missing column."
     scale, mass_scale = to_gev(unit), to_gev(mass_unit or unit)
@@ -209,7 +207,7 @@ def lhco_features_blocks(
             p4 = np.concatenate([np.sqrt((p3 ** 2).sum(1) + mass ** 2)[:, None], p3], 1)
             observables = {t: each[:, 4 + i].astype(np.float32) for i, t in enumerate(taus)} | {"mass": mass.astype(np.float32), "event": start + np.repeat(np.arange(len(rows)), 2)}
             labels = np.repeat(np.nan_to_num(rows[:, -1]).astype(np.int64), 2) if "label" in frame.where else None
-            yield assemble(p4[:, None], np.ones((len(p4), 1), bool), flow, None, observables, labels, meta, n_constituents)
+            yield assemble(p4[:, None], np.ones((len(p4), 1), bool), flow, None, observables, labels, meta)
 
 def toy_lhco_features(
     path,
@@ -230,7 +228,6 @@ def toptagging_blocks(
     flow,         # `CutFlow`, filled while reading
     size=5000,    # jets per block
     key=None,     # of the data frame
-    n_constituents=None, # keep the hardest
     unit="GeV",   # of the file
 ):
     "Stream `Jets`; label 1 is top. Raises as `open_frame`, `KeyError` for a missing column."
@@ -247,7 +244,7 @@ def toptagging_blocks(
             p4 = frame.read(start, start + size, columns).reshape(-1, n, 4) * np.float32(scale)
             flow.add("jets", "read", len(p4))
             of = dict(zip(extra, np.nan_to_num(frame.read(start, start + size, extra)).astype(np.int64).T)) if extra else {}
-            yield assemble(p4, p4[..., 0] != 0, flow, None, {"ttv": of["ttv"]} if "ttv" in of else None, of.get(label), meta, n_constituents)
+            yield assemble(p4, p4[..., 0] != 0, flow, None, {"ttv": of["ttv"]} if "ttv" in of else None, of.get(label), meta)
 
 def toy_toptagging(
     path,

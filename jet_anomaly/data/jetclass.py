@@ -56,7 +56,6 @@ def jetclass_blocks(
     path,        # ROOT file with a tree `tree`
     flow,        # `CutFlow`, filled while reading
     size=10_000, # jets per block
-    n_constituents=None, # keep the hardest
 ):
     "Stream `Jets` from JetClass or JetClass-II; label 0 is QCD. Raises as `open_tree`, `KeyError` for a missing column, `ValueError` for ambiguous labels."
     with open_tree(path, "tree") as tree:
@@ -67,10 +66,10 @@ def jetclass_blocks(
         names = dict.fromkeys([*P4, *(n for n in optional if n in found), *_label_branches(found, path)])
         meta = {"format": "jetclass", "source": Path(path).name}
         for _, block in tree_blocks(tree, list(names), size, flow):
-            with foreign(path): jets = _read_block(block, flow, meta, n_constituents)
+            with foreign(path): jets = _read_block(block, flow, meta)
             yield jets
 
-def _read_block(block, flow, meta, n_constituents):
+def _read_block(block, flow, meta):
     counts = ak.num(block[P4[0]]).to_numpy()
     part = {k: ak.flatten(v).to_numpy() for k, v in block.items() if k.startswith("part_")}
     flow.add("jets", "in the file", len(counts))
@@ -85,7 +84,7 @@ def _read_block(block, flow, meta, n_constituents):
     labels, own = labels_of({k: v.to_numpy() for k, v in block.items() if k.startswith("label_") or k == "jet_label"})
     if own is not None: observables["class"] = own
     p4 = pad(np.stack([part[k] for k in P4], -1), counts)
-    return assemble(p4, pad(np.ones(counts.sum(), bool), counts), flow, {k: pad(v, counts) for k, v in features.items()}, observables, labels, meta, n_constituents)
+    return assemble(p4, pad(np.ones(counts.sum(), bool), counts), flow, {k: pad(v, counts) for k, v in features.items()}, observables, labels, meta)
 
 # %% ../../nbs/data/08_jetclass.ipynb #c014
 def toy_jetclass(

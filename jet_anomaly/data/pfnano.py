@@ -103,7 +103,6 @@ def pfnano_blocks(
     lepton_veto=None,    # no electron or muon above this pT (GeV) within ΔR < 0.4
     match=None,          # a collection, or PDG codes of generated particles: one within ΔR < 0.4
     puppi=False,         # weight the candidates with their PUPPI weights
-    n_constituents=None, # keep the hardest
 ):
     "Stream `Jets` from PFNano, indexed or embedded. Raises as `open_tree`, and `KeyError` listing the columns there are."
     with open_tree(path, "Events") as tree:
@@ -122,7 +121,7 @@ def pfnano_blocks(
             with foreign(path):
                 if ht: block, start = _in_window(block, ht, flow, start)
                 keep = _passing(block, collection, flow, lepton_veto, match)
-                jets = _read_block(block, (columns, of_jet, of_candidate, jet, event), keep, start, flow, meta, n_constituents)
+                jets = _read_block(block, (columns, of_jet, of_candidate, jet, event), keep, start, flow, meta)
             yield jets
 
 # %% ../../nbs/data/07_pfnano.ipynb #c019
@@ -132,7 +131,7 @@ def _in_window(block, ht, flow, start):
     inside = flow.keep("events", f"{low:g} ≤ LHE_HT < {high:g} GeV", (block["LHE_HT"].to_numpy() >= low) & (block["LHE_HT"].to_numpy() < high))
     return {k: v[inside] for k, v in block.items()}, start + np.flatnonzero(inside)
 
-def _read_block(block, names, keep, start, flow, meta, n_constituents):
+def _read_block(block, names, keep, start, flow, meta):
     columns, of_jet, of_candidate, jet, event = names
     per_event, candidates = ak.num(block[jet["pt"]]).to_numpy(), ak.num(block[columns["pt"]]).to_numpy()
     link_event = np.repeat(np.arange(len(per_event)), ak.num(block[of_jet]).to_numpy())
@@ -149,7 +148,7 @@ def _read_block(block, names, keep, start, flow, meta, n_constituents):
     observables = {k: ak.flatten(block[b]).to_numpy().astype(np.float32)[keep] for k, b in jet.items()}
     number = start[of_event] if isinstance(start, np.ndarray) else start + of_event
     observables |= {"event": number} | {k: block[b].to_numpy().astype(np.float64 if k in ("weight", "ht") else np.int64)[of_event] for k, b in event.items()}
-    return assemble(pad(p4, counts), pad(np.ones(len(p4), bool), counts), flow, {k: pad(v, counts) for k, v in features.items()}, observables, None, meta, n_constituents)
+    return assemble(pad(p4, counts), pad(np.ones(len(p4), bool), counts), flow, {k: pad(v, counts) for k, v in features.items()}, observables, None, meta)
 
 # %% ../../nbs/data/07_pfnano.ipynb #c020
 CHARGE = {11: -1, 13: -1, 211: 1}  # of the particle with the positive code

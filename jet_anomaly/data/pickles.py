@@ -107,7 +107,6 @@ def multichannel_blocks(
     size=10_000,   # jets per block; the pickle itself is in memory
     trusted=False, # you know who wrote the file
     jet_pt=1000.,  # GeV, given to every jet, since the file holds fractions only
-    n_constituents=None, # keep the hardest
 ):
     "Stream `Jets` from pickles of the multi-channel study, angles put right. Raises as `unpickle_frame`, `KeyError` for a missing column."
     columns = unpickle_frame(path, trusted)
@@ -120,10 +119,10 @@ def multichannel_blocks(
         block = {k: v[start:start + size] for k, v in columns.items()}
         flow.add("jets", "read", len(block["pt"]))
         flow.add("jets", f"given a pT of {jet_pt:g} GeV: the file holds fractions", len(block["pt"]))
-        with foreign(path): jets = _read_block(block, jet_pt, flow, meta, n_constituents)
+        with foreign(path): jets = _read_block(block, jet_pt, flow, meta)
         yield jets
 
-def _read_block(block, jet_pt, flow, meta, n_constituents):
+def _read_block(block, jet_pt, flow, meta):
     counts = np.fromiter(map(len, block["pt"]), np.int64, len(block["pt"]))
     def flat(name, kind=np.float64):
         values = np.fromiter(chain.from_iterable(block[name]), kind)
@@ -134,7 +133,7 @@ def _read_block(block, jet_pt, flow, meta, n_constituents):
     features = {ours: flat(theirs).astype(np.float32 if ours == "puppi_weight" else np.int32) for theirs, ours in FEATURES.items() if theirs in block}
     for k in ("d0", "dz"):
         if k in block and f"{k}Err" in block: features[k], features[f"{k}_err"] = measured_mm(flat(k), flat(f"{k}Err"))
-    return assemble(pad(p4, counts), pad(np.ones(len(p4), bool), counts), flow, {k: pad(v, counts) for k, v in features.items()}, None, None, meta, n_constituents)
+    return assemble(pad(p4, counts), pad(np.ones(len(p4), bool), counts), flow, {k: pad(v, counts) for k, v in features.items()}, None, None, meta)
 
 # %% ../../nbs/data/11_pickles.ipynb #c019
 def toy_multichannel(

@@ -223,7 +223,6 @@ def assemble(
     observables=None, # name → (jets,), the file's own
     labels=None,      # (jets,)
     meta=None,
-    n_constituents=None, # keep the hardest
 ) -> Jets:
     "`Jets` from what a file holds; jets that are not physical are cut and counted."
     mask = mask & (np.nan_to_num(p4[..., 0], nan=1) != 0)  # an empty slot is no constituent; a NaN is, and is cut next
@@ -239,7 +238,7 @@ def assemble(
     p4 = p4.reshape(len(p4), -1, 4) if p4.shape[1] else np.zeros((len(p4), 1, 4))
     mask = mask.reshape(p4.shape[:2])
     return Jets.from_constituents(p4, mask, {k: np.where(mask, v.reshape(mask.shape), np.zeros((), v.dtype)) for k, v in features.items()},
-                                  kinematic_observables(p4, mask) | observables, labels, meta, n_constituents)
+                                  kinematic_observables(p4, mask) | observables, labels, meta)
 
 # %% ../../nbs/data/05_source.ipynb #c032
 ENERGY = {"MeV": 1e-3, "GeV": 1.0, "TeV": 1e3}
