@@ -1,0 +1,168 @@
+"""What every registered detector promises, tried on every one of them."""
+import numpy as np
+import pytest
+import torch
+
+from jet_anomaly.data.jets import Jets
+from jet_anomaly.detect.detector import REGISTRY, detector_names, load_detector, make_detector
+from jet_anomaly.train.loop import Step
+
+NAMES = detector_names()
+DEVICES = ["cpu"] + (["cuda"] if torch.cuda.is_available() else [])
+
+
+def toy_jets(n, seed, width=40):
+    "Jets with every feature and observable a detector may ask for; some have one constituent, some are full."
+    rng = np.random.default_rng(seed)
+    count = np.r_[1, 2, 3, width, rng.integers(5, width + 1, n - 4)][:, None]
+    mask = np.arange(width) < count
+    pt = np.sort(rng.exponential(1, (n, width)) * mask, 1)[:, ::-1]
+    pt = 600 * pt / pt.sum(1, keepdims=True)
+    eta, phi = rng.normal(0, .25, (2, n, width)) + rng.uniform(-1.5, 1.5, (2, n, 1))
+    p4 = np.stack([pt * np.cosh(eta), pt * np.cos(phi), pt * np.sin(phi), pt * np.sinh(eta)], -1) * mask[..., None]
+    charged = rng.random((n, width)) < .6
+    features = {"d0": rng.normal(0, .1, (n, width)) * charged, "d0_err": .05 * charged, "dz": rng.normal(0, .1, (n, width)) * charged, "dz_err": .05 * charged,
+                "pdgid": np.where(charged, rng.choice([211, -211, 11, -13], (n, width)), rng.choice([22, 130], (n, width))), "charge": charged * rng.choice([-1, 1], (n, width))}
+    features = {k: (v * mask).astype(np.int32 if k in ("pdgid", "charge") else np.float32) for k, v in features.items()}
+    names = "tau1", "tau2", "tau3", "tau4", "tau21", "tau32", "d2", "softdrop_mass"
+    return Jets.from_constituents(p4, mask, features, {k: rng.uniform(.1, 1, n).astype(np.float32) for k in names}, labels=np.arange(n) % 2)
+
+
+TRAIN, TEST = toy_jets(300, 0), toy_jets(60, 1)
+
+
+@pytest.fixture(scope="module")
+def trained():
+    "Each detector, small and briefly trained; made when first asked for."
+    made = {}
+
+    def get(name):
+        if name not in made:
+            detector = make_detector(name, **REGISTRY[name].small)
+            detector.fit(TRAIN, TEST, epochs=2, batch_size=50, device="cpu", progress=False)
+            made[name] = detector
+        return made[name]
+    return get
+
+
+def scores_equal(a, b, tolerance=1e-4):
+    assert set(a) == set(b)
+    for k in a:
+        scale = max(float(np.std(a[k])), 1e-6)
+        assert np.abs(a[k] - b[k]).max() < tolerance * scale + 1e-5 * np.abs(a[k]).max(), k
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_scores_are_numbers_of_each_jet(trained, name):
+    detector = trained(name)
+    scores = detector.scores(TEST)
+    assert detector.score in scores
+    for k, s in scores.items():
+        assert s.shape == (len(TEST),) and s.dtype == np.float32 and np.isfinite(s).all(), k
+    chosen = detector.anomaly_score(TEST)
+    assert np.array_equal(chosen, scores[detector.score]) and chosen.std() > 0
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_scores_are_deterministic_and_leave_random_numbers_alone(trained, name):
+    torch.manual_seed(1)
+    expected = torch.get_rng_state()
+    first = trained(name).scores(TEST)
+    assert torch.equal(torch.get_rng_state(), expected)
+    second = trained(name).scores(TEST)
+    assert all(np.array_equal(first[k], second[k]) for k in first)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_scores_do_not_depend_on_batch_order_or_padding(trained, name):
+    detector, expected = trained(name), trained(name).scores(TEST)
+    scores_equal(expected, detector.scores(TEST, batch_size=7))
+    order = np.random.default_rng(0).permutation(len(TEST))
+    scores_equal({k: v[order] for k, v in expected.items()}, detector.scores(TEST[order]))
+    pad = ((0, 0), (0, 25))
+    wide = Jets(np.pad(TEST.p4, (*pad, (0, 0))), np.pad(TEST.mask, pad), {k: np.pad(v, pad) for k, v in TEST.features.items()}, TEST.observables)
+    scores_equal(expected, detector.scores(wide))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_labels_are_never_looked_at(trained, name):
+    blind = Jets(TEST.p4, TEST.mask, TEST.features, TEST.observables)
+    expected = trained(name).anomaly_score(TEST)
+    assert np.array_equal(expected, trained(name).anomaly_score(blind))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_term_reaches_the_parameters_with_finite_gradients(trained, name):
+    detector = trained(name)
+    if not list(detector.parameters()):
+        pytest.skip("nothing is trained by gradients")
+    columns = detector.columns(TEST)
+    detector.train()
+    for term in detector.terms(*detector.inputs(*columns), step=Step(epoch=10**6)):
+        torch.manual_seed(0)
+        detector.zero_grad()
+        value = detector.terms(*detector.inputs(*columns), step=Step(epoch=10**6))[term].mean()
+        value.backward()
+        gradients = [p.grad for p in detector.parameters() if p.grad is not None]
+        assert gradients and all(g.isfinite().all() for g in gradients), term
+        assert sum(g.abs().sum().item() for g in gradients) > 0, f"{term} reaches no parameter"
+    detector.eval()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_saved_and_loaded_it_scores_the_same(trained, name, tmp_path):
+    detector = trained(name)
+    detector.save(tmp_path)
+    again = load_detector(tmp_path)
+    assert type(again) is type(detector) and again.config == detector.config and again.provenance == detector.provenance
+    expected, scores = detector.scores(TEST), again.scores(TEST)
+    assert all(np.array_equal(expected[k], scores[k]) for k in expected)
+    assert not list(tmp_path.glob("*.pkl")) and {p.name for p in tmp_path.iterdir()} <= {"config.json", "weights.safetensors", "history.csv"}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_seed_decides(trained, name):
+    first = trained(name).anomaly_score(TEST)
+    torch.manual_seed(77)
+    detector = make_detector(name, **REGISTRY[name].small)
+    detector.fit(TRAIN, TEST, epochs=2, batch_size=50, device="cpu", progress=False)
+    assert np.array_equal(first, detector.anomaly_score(TEST))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_file_trains_like_the_jets_in_it(trained, name, tmp_path):
+    TRAIN.to_hdf5(tmp_path / "train.h5")
+    TEST.to_hdf5(tmp_path / "test.h5")
+    detector = make_detector(name, **REGISTRY[name].small)
+    detector.fit(tmp_path / "train.h5", tmp_path / "test.h5", epochs=2, batch_size=50, device="cpu", progress=False)
+    assert np.array_equal(trained(name).anomaly_score(TEST), detector.anomaly_score(tmp_path / "test.h5"))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_training_resumes_to_the_same_bits(name, tmp_path):
+    def fit(folder, *epochs):
+        for n in epochs:
+            detector = make_detector(name, **REGISTRY[name].small)
+            detector.fit(TRAIN, TEST, epochs=n, batch_size=50, device="cpu", progress=False, folder=tmp_path / folder)
+        return detector
+    whole, broken = fit("whole", 3), fit("broken", 1, 3)
+    for (k, a), b in zip(whole.state_dict().items(), broken.state_dict().values()):
+        assert torch.equal(a, b), k
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_scores_on_the_gpu_are_those_of_the_cpu(trained, name):
+    if len(DEVICES) < 2:
+        pytest.skip("no GPU here")
+    detector = trained(name)
+    expected, scores = detector.scores(TEST, device="cpu"), detector.scores(TEST, device="cuda")
+    for k in expected:
+        np.testing.assert_allclose(scores[k], expected[k], rtol=2e-3, atol=2e-3 * max(expected[k].std(), 1e-6))
+    detector.to("cpu")
+
+
+def test_nothing_to_learn_from_is_refused():
+    with pytest.raises(ValueError, match="No jets"):
+        make_detector("vae").fit(TRAIN[:0])
+    with pytest.raises(KeyError, match="known"):
+        make_detector("wae")
