@@ -134,7 +134,8 @@ def inputs(self:Detector, *columns):
     "The representation of a batch of `columns`."
     if self.stored: return columns
     p4, mask, *rest = columns
-    x = self.representation(p4, mask, **dict(zip(self.representation.needs, rest)))
+    with torch.autocast(p4.device.type, enabled=False):  # a rotation in 16 bits would move constituents to other pixels
+        x = self.representation(p4, mask, **dict(zip(self.representation.needs, rest)))
     return x if isinstance(x, tuple) else (x,)
 
 # %% ../../nbs/detect/01_detector.ipynb #c018
@@ -220,26 +221,35 @@ def pick_device(device="auto"):
     return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
 
 @patch
-def scores(self:Detector,
+def compute(self:Detector,
+    function,          # of the representation of a batch → dict of tensors, first axis jets
     jets,              # `Jets`, or the path of a file of jets
     batch_size=10_000, # jets per batch
     device="auto",     # "auto", "cpu", "cuda", "mps"
-) -> dict:             # name → (jets,) float32
-    "Every score of this detector; higher is more anomalous."
+) -> dict:             # name → array, first axis jets, float32
+    "Something of every jet, batch by batch, in evaluation mode and without gradients."
     device, was, parts = pick_device(device), self.training, []
     self.to(device).eval()
     with torch.no_grad():
         for part in blocks(jets, batch_size):
             x = self.inputs(*self.columns(part, device))
-            parts.append({k: v.float().cpu().numpy() for k, v in self.score_terms(*x).items()})
+            parts.append({k: v.float().cpu().numpy() for k, v in function(*x).items()})
     self.train(was)
     return {k: np.concatenate([p[k] for p in parts]) for k in parts[0]}
+
+@patch
+def scores(self:Detector,
+    jets,       # `Jets`, or the path of a file of jets
+    **settings, # batch_size, device: see `compute`
+) -> dict:      # name → (jets,) float32
+    "Every score of this detector; higher is more anomalous."
+    return self.compute(self.score_terms, jets, **settings)
 
 @patch
 def anomaly_score(self:Detector,
     jets,         # `Jets`, or the path of a file of jets
     score=None,   # which one; the detector's own choice by default
-    **settings,   # batch_size, device: see `scores`
+    **settings,   # batch_size, device: see `compute`
 ) -> np.ndarray:  # (jets,) float32
     "One number per jet; higher is more anomalous. Raises `KeyError` for a score the detector does not have."
     all_scores = self.scores(jets, **settings)
