@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['REGISTRY', 'configure', 'Detector', 'register', 'detector_names', 'detector_class', 'make_detector', 'blocks',
-           'Penalty', 'pick_device', 'load_detector']
+           'observable', 'Penalty', 'pick_device', 'load_detector']
 
 # %% ../../nbs/detect/01_detector.ipynb #c003
 import dataclasses
@@ -68,7 +68,7 @@ class Detector(nn.Module):
     def build(self): raise NotImplementedError(f"{type(self).__name__} must define build().")
     def terms(self, *x, step=Step()): raise NotImplementedError(f"{type(self).__name__} must define terms().")
     def score_terms(self, *x): return self.terms(*x)
-    def own_penalties(self): return () # what its configuration adds to the loss of a batch
+    def full_from(self): return 0 # first epoch with the whole loss; earlier ones are not candidates for the best
 
 # %% ../../nbs/detect/01_detector.ipynb #c012
 REGISTRY = {}
@@ -119,6 +119,16 @@ def blocks(
     elif not len(jets): raise ValueError("No jets: the sample is empty.")
     else: yield from (jets[i:i + size] for i in range(0, len(jets), size))
 
+def observable(
+    jets, # `Jets`, or the path of a file of jets
+    name, # of `jets.observables`
+) -> np.ndarray: # (jets,) float32
+    "One observable of all jets; raises `KeyError` when they do not have it."
+    def one(part):
+        if name not in part.observables: raise KeyError(f"These jets have no observable {name!r}; they have {sorted(part.observables)}.")
+        return np.asarray(part.observables[name], np.float32)
+    return np.concatenate([one(part) for part in blocks(jets)])
+
 # %% ../../nbs/detect/01_detector.ipynb #c016
 def _tensors(jets, needs):
     "What `Representation.forward` takes, as tensors."
@@ -150,6 +160,8 @@ class Penalty(nn.Module):
     "A term added to the loss of a batch."
     name = "penalty"
 
+    def full_from(self): return 0 # first epoch with full weight
+
     def columns(self, detector, jets, training=True): # → tuple of tensors, first axis jets
         "Further columns of the training jets, or of the validation jets; none by default."
         return ()
@@ -160,13 +172,17 @@ class Penalty(nn.Module):
 
 # %% ../../nbs/detect/01_detector.ipynb #c019
 @patch
+def own(self:Detector, batch):
+    "The columns of a batch that are not there for penalties."
+    return batch[:self.counts[0]] if self.counts else batch
+
+@patch
 def forward(self:Detector, *batch, step=Step()):
     "The mean of every term over a batch, with penalties; what the training loop minimises is `loss`."
-    counts = self.counts or (len(batch),)
-    own, rest = batch[:counts[0]], batch[counts[0]:]
-    per_jet = self.terms(*self.inputs(*own), step=step)
+    per_jet = self.terms(*self.inputs(*self.own(batch)), step=step)
+    rest = batch[len(self.own(batch)):]
     out = {k: v.mean() for k, v in per_jet.items() if v.ndim == 1}  # finer terms are there for penalties
-    for penalty, n in zip(self.penalties, counts[1:]):
+    for penalty, n in zip(self.penalties, self.counts[1:]):
         extra, rest = rest[:n], rest[n:]
         out[penalty.name] = penalty(self, per_jet, extra, step)
         out["loss"] = out["loss"] + out[penalty.name]
@@ -212,7 +228,8 @@ def fit(self:Detector,
     first = next(iter(blocks(jets, 100_000)))
     if not warm_start: self.initialise(trainer.seed)
     self.representation.fit(first)
-    self.penalties = nn.ModuleList([*self.own_penalties(), *penalties])
+    self.penalties = nn.ModuleList(penalties)
+    if "best_from" not in self.recipe | settings: trainer.best_from = max(part.full_from() for part in (self, *self.penalties))
     size = len(jets) if isinstance(jets, Jets) else None
     data = {"jets": size, "file": None if size else str(jets), "fingerprint": fingerprint(first), "meta": first.meta}
     trainer.identity = {"detector": self.name, "config": dataclasses.asdict(self.config), "fingerprint": data["fingerprint"],
