@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 from fastcore.basics import patch
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from ..data.jets import atomic_path
 from .checkpoint import load_checkpoint, read_checkpoint, save_checkpoint
