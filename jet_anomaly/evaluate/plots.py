@@ -25,16 +25,16 @@ PALETTE = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#00
 DASHES = "-", "--", "-.", ":"
 
 SETTINGS = {"axes.prop_cycle": cycler(color=PALETTE) + cycler(linestyle=DASHES * 2), "figure.figsize": (5.2, 3.6), "figure.dpi": 110,
-            "figure.constrained_layout.use": True, "font.size": 10, "axes.grid": True, "grid.alpha": .25, "grid.linewidth": .6,
+            "figure.subplot.left": .14, "figure.subplot.right": .97, "figure.subplot.bottom": .14, "figure.subplot.top": .96, "font.size": 10, "axes.grid": True, "grid.alpha": .25, "grid.linewidth": .6,
             "axes.axisbelow": True, "xtick.direction": "in", "ytick.direction": "in", "xtick.top": True, "ytick.right": True,
             "xtick.minor.visible": True, "ytick.minor.visible": True, "legend.frameon": False, "legend.fontsize": 9, "lines.linewidth": 1.6}
 
 @contextmanager
 def style(
-    **settings,  # further matplotlib settings, dots written as underscores between words: `font_size=12`
+    **settings,  # further matplotlib settings
 ):
     "The house style: `with style(): …`. Your own settings come back afterwards."
-    with plt.rc_context(SETTINGS | {k.replace("_", ".", 1): v for k, v in settings.items()}):
+    with plt.rc_context(SETTINGS | settings):
         yield
         interactive = plt.isinteractive()
     if interactive: plt.ion()  # the first figure of a session loads the backend, whose choice the context would undo
@@ -166,7 +166,7 @@ def mass_shapes(
     mass,                     # (jets,) GeV
     weights=None,             # (jets,)
     rejections=(10, 50, 100), # 1/ε_B of the cuts
-    bins=40,                  # number of bins, or edges in GeV
+    bins=20,                  # number of bins, or edges in GeV
     ax=None,
 ):
     "The background's mass spectrum, and what is left of it at growing rejection; the areas are equal."
@@ -193,17 +193,17 @@ def training_curves(
 
 # %% ../../nbs/evaluate/04_plots.ipynb #c034
 def jet_images(
-    images,              # name → (pixels, pixels) average image, rows φ, columns η
+    images,              # name → (pixels, pixels) average image, axes η, φ as `represent.images` makes them
     extent=None,         # (η low, η high, φ low, φ high)
     unit="mean fraction of $p_T$ per pixel",
 ):
     "Average jet images side by side on one logarithmic colour scale; returns the figure."
     top = max(np.max(i) for i in images.values())
     if not top > 0: raise ValueError("The images are empty: no pixel is above zero.")
-    with style(axes_grid=False):
+    with style(**{"axes.grid": False, "figure.constrained_layout.use": True}):
         fig, axes = plt.subplots(1, len(images), figsize=(2.6 * len(images) + .9, 2.7), squeeze=False, sharex=True, sharey=True)
         for ax, (name, image) in zip(axes[0], images.items()):
-            drawn = ax.imshow(np.where(np.asarray(image) > 0, image, np.nan), origin="lower", norm=LogNorm(top * 1e-5, top), cmap="cividis", extent=extent, interpolation="none")
+            drawn = ax.imshow(np.where(np.asarray(image) > 0, image, np.nan).T, origin="lower", norm=LogNorm(top * 1e-5, top), cmap="cividis", extent=extent, interpolation="none")
             ax.set(title=name, xlabel=r"$\eta$" if extent else "pixel")
         axes[0, 0].set_ylabel(r"$\phi$ [rad]" if extent else "pixel")
         fig.colorbar(drawn, ax=axes, label=unit)
