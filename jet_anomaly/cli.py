@@ -171,12 +171,11 @@ def _score_arguments(p):
 @verb(_score_arguments)
 def score(args):
     "Score jets with a trained detector; higher is more anomalous."
-    import h5py
     from tqdm import tqdm
-    from jet_anomaly.data.jets import Jets, atomic_path, count_jets
+    from jet_anomaly.data.jets import Jets, atomic_hdf5, count_jets
     from jet_anomaly.detect.detector import load_detector
     detector, n, at = load_detector(args.detector), count_jets(args.jets), 0
-    with atomic_path(args.out) as temporary, h5py.File(temporary, "w") as file, tqdm(total=n, unit="jet", unit_scale=True, disable=args.quiet) as bar:
+    with atomic_hdf5(args.out) as file, tqdm(total=n, unit="jet", unit_scale=True, disable=args.quiet) as bar:
         for jets in Jets.blocks(args.jets, args.batch_size):
             columns = {f"scores/{k}": v for k, v in detector.scores(jets, device=args.device).items()}
             columns |= {f"observables/{k}": v for k, v in jets.observables.items()} | ({} if jets.labels is None else {"labels": jets.labels})

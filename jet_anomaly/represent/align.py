@@ -69,12 +69,12 @@ def _coordinates(moved):
     return pt(p4), eta(p4), phi(p4)
 
 # %% ../../nbs/represent/02_align.ipynb #c021
-def _settle(p4, alive, m0, e0, radius, at_least):
+def _settle(p4, alive, m0, e0, radius, at_least, dtype=None):
     "Align, drop what lies beyond `radius`, until nothing does; jets left with fewer than `at_least` lose all. (p4, lead, pT, η, φ, alive)."
     state, rows, left = None, slice(None), alive
     while True:
         moved, good = _into_frame(p4, left, m0, e0)
-        p4, lead = _turned(moved, left)
+        p4, lead = _turned(moved.to(dtype or moved.dtype), left)
         p, h, f = _coordinates(p4)
         keep = left & (torch.addcmul(h * h, f, f) < radius**2)
         keep &= (good & (keep.sum(1) >= at_least))[:, None]
@@ -113,9 +113,9 @@ def algorithm_1(
     "Jets of one mass and energy, made of massless constituents, as sequences (arXiv:2105.09274, Algorithm 1); jets without mass come back empty."
     if not 0 < m0 < e0: raise ValueError(f"m0 = {m0} and e0 = {e0} GeV: a jet needs 0 < m0 < e0.")
     alive, o = mask & (p4[..., 0] > 0), (m0, e0, radius, at_least)
-    p3 = p4[..., 1:].transpose(1, 2)
-    p4 = torch.cat([p3.norm(dim=1, keepdim=True), p3], 1)   # massless: the answer has no room for a mass
-    p, h, f, alive, lead = (_published if published else _hardest_kt)(p4, alive, n_constituents, *o)
+    p3 = wide(p4[..., 1:].transpose(1, 2))   # a light jet's frame is far from the detector's: single precision would show
+    massless = torch.cat([p3.norm(dim=1, keepdim=True), p3], 1)
+    p, h, f, alive, lead = (_published if published else _hardest_kt)(massless, alive, n_constituents, *o, dtype=p4.dtype)
     order = _greedy(p, h, f, alive, lead)
     p, h, f, alive = (v.gather(1, order) for v in (p, h, f, alive))
     flip = torch.where(h[:, 1:2] < 0, -1, 1).to(h.dtype)
@@ -124,15 +124,15 @@ def algorithm_1(
     short = n_constituents - x.shape[1]
     return torch.nn.functional.pad(x, (0, 0, 0, short)), torch.nn.functional.pad(alive, (0, short))
 
-def _hardest_kt(p4, alive, n, *options):
-    p4, _, p, h, f, alive = _settle(p4, alive, *options)
+def _hardest_kt(p4, alive, n, *options, dtype):
+    p4, _, p, h, f, alive = _settle(p4, alive, *options, dtype=dtype)
     kt = torch.addcmul(h * h, f, f).mul_(p).mul_(p).add_(1).mul_(alive)   # real constituents first, even at kt = 0
     best = kt.topk(min(n, kt.shape[1]), 1).indices
     _, lead, p, h, f, alive = _settle(p4.gather(2, best[:, None].expand(-1, 4, -1)), alive.gather(1, best), *options)
     return p, h, f, alive, lead
 
 # %% ../../nbs/represent/02_align.ipynb #c035
-def _published(p4, alive, n, m0, e0, radius, at_least):
+def _published(p4, alive, n, m0, e0, radius, at_least, dtype):
     p4, alive = p4[..., :50], alive[:, :50]
 
     def turn(p4, first):
@@ -165,4 +165,4 @@ def _published(p4, alive, n, m0, e0, radius, at_least):
     p4, alive = settle(p4, keep)
     p4, alive = take(p4, alive, (~alive).int().argsort(dim=1, stable=True)[:, :n])
     lead = (_coordinates(p4)[0] * alive).argmax(1, keepdim=True)
-    return *_coordinates(turn(p4, lead)), alive, lead
+    return *_coordinates(turn(p4, lead).to(dtype)), alive, lead
