@@ -6,7 +6,7 @@ import pytest
 from house import CHAPTERS, LIBRARY, MODULES, NBS, files, name, python
 
 ORDER = ["data", "represent", "train", "detect", "evaluate", "search", "cli"]
-LAZY = ["pythia8", "fastjet", "ot", "pyhf", "dask", "distributed", "tensorboard"]
+LAZY = ["pythia8", "fastjet", "hdf5plugin", "ot", "pyhf", "dask", "distributed", "tensorboard"]
 
 
 def imports(tree, package):

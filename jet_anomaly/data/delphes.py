@@ -66,7 +66,7 @@ def _jet_collection(found, collection, path):
 def _references(block, jet):
     "Flat references, and how many belong to each jet."
     refs, per_jet = block[f"{jet}.Constituents"], f"{jet}.NConstituents"
-    if per_jet in block: return ak.flatten(refs).to_numpy(), ak.flatten(block[per_jet]).to_numpy()
+    if per_jet in block: return ak.flatten(refs).to_numpy(), ak.flatten(block[per_jet]).to_numpy().astype(np.int64)
     refs = ak.flatten(refs["refs"])
     return ak.flatten(refs).to_numpy(), ak.num(refs).to_numpy()
 

@@ -86,7 +86,7 @@ def open_frame(
     path = file.filename
     frames = frame_keys(file)
     if key is None and len(frames) == 1: key = frames[0]
-    if key not in frames: raise KeyError(f"{path} holds no data frame {key or ''!r}; it holds the frames {frames} and the groups {sorted(file)}.")
+    if key not in frames: raise KeyError(f"{path} holds no data frame {key or ''!r}; it holds the frames {frames} and the groups {sorted(map(str, file))}.")
     with foreign(path):
         items, values = (_table if file[key].attrs["pandas_type"] == b"frame_table" else _fixed)(file[key])
         lengths = {data.shape[0] for data, _ in values}

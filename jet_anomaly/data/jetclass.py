@@ -42,8 +42,8 @@ def labels_of(
     if "jet_label" in block:
         own = np.asarray(block["jet_label"], np.int64)
         return np.where(own >= FIRST_QCD, 0, own + 1), own
+    if not block: return None, None
     hot = [np.asarray(block[f"label_{c}"]) > 0 if f"label_{c}" in block else np.zeros(len(next(iter(block.values()))), bool) for c in CLASSES]
-    if not any(f"label_{c}" in block for c in CLASSES): return None, None
     if (np.sum(hot, 0) != 1).any(): raise ValueError(f"{(np.sum(hot, 0) != 1).sum()} jets belong to no class or to several: exactly one label_… must be true.")
     return np.argmax(hot, 0), np.argmax(hot, 0)
 

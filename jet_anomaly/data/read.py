@@ -104,7 +104,7 @@ def recognise(
     found = contents(path)
     for f in FORMATS.values():
         if found & set(f.marks): return f.name
-    raise ValueError(f"{path}: no known format; it holds {sorted(found)[:20] or 'neither ROOT, HDF5, NumPy nor pickle'}. Known formats: {', '.join(FORMATS)}.")
+    raise ValueError(f"{path}: no known format; it holds {sorted(map(str, found))[:20] or 'neither ROOT, HDF5, NumPy nor pickle'}. Known formats: {', '.join(FORMATS)}.")
 
 # %% ../../nbs/data/12_read.ipynb #c013
 def _window(name, x, limits, unit):
