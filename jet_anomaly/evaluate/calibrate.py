@@ -129,10 +129,10 @@ def threshold(self:Calibration,
     if not ((0 < at) & (at < 1)).all(): raise ValueError(f"A background efficiency lies between 0 and 1, both excluded; received {at}.")
     seam, at_seam = self._seam()
     share, xi, sigma = self.arrays["tail"][0]
-    left = np.minimum(at / at_seam, 1) * self._extrapolate(np.array([seam]))[0] / share
+    left = np.minimum(at / at_seam, 1) * self._extrapolate(np.array([seam]))[0, 0] / share
     y = sigma * (np.expm1(-xi * np.log(left)) / xi if xi > 1e-9 else -np.log(left))
     counted = np.interp(-at, -self.arrays["efficiency"], self.arrays["score"])
-    return np.where(at < at_seam, self.arrays["threshold"] + y, counted)[()]
+    return np.where(at < at_seam, self.arrays["threshold"][0] + y, counted)[()]
 
 # %% ../../nbs/evaluate/03_calibrate.ipynb #c025
 @patch

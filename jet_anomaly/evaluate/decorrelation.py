@@ -194,25 +194,25 @@ def conditional_tail(
     weights,     # (jets, k)
 ) -> np.ndarray: # (jets,) between 0 and 1
     "P(score ≥ s) in each row: mid-ranks, linear between neighbours, exponential beyond the last of them."
-    s, total = s[:, None], weights.sum(1)
-    def above(v): return (weights * (neighbours > v)).sum(1)
-    def tied(v): return (weights * (neighbours == v)).sum(1)
-    upper = np.where(neighbours >= s, neighbours, np.inf).min(1)     # the next neighbours on either side
-    lower = np.where(neighbours <= s, neighbours, -np.inf).max(1)
-    span = np.where(np.isfinite(upper - lower) & (upper > lower), upper - lower, 1)
-    p_lower, p_upper = ((above(v[:, None]) + tied(v[:, None]) / 2) / total for v in (lower, upper))
-    p = p_upper + (p_lower - p_upper) * np.clip((upper - s[:, 0]) / span, 0, 1)
-    half = tied(neighbours.max(1)[:, None]) / total / 2, tied(neighbours.min(1)[:, None]) / total / 2
-    p = np.where(np.isinf(upper), half[0] * _decay(s[:, 0], neighbours), p)
-    return np.where(np.isinf(lower), 1 - half[1] * _decay(-s[:, 0], -neighbours), p)
+    column, total = s[:, None], weights.sum(1)
+    upper = np.where(neighbours >= column, neighbours, np.inf).min(1)     # the next neighbours on either side
+    lower = np.where(neighbours <= column, neighbours, -np.inf).max(1)
+    above, at_upper, at_lower = ((weights * chosen).sum(1) / total for chosen in (neighbours > column, neighbours == upper[:, None], neighbours == lower[:, None]))
+    with np.errstate(invalid="ignore"):
+        part = (upper - s) / np.where(upper > lower, upper - lower, 1)    # 1 at the lower neighbour, 0 at the upper
+        p = np.where(upper > lower, above - at_upper / 2 + part * (at_upper + at_lower) / 2, above + at_upper / 2)
+    for beyond, sign in (np.isinf(upper), 1), (np.isinf(lower), -1):
+        p[beyond] = (1 - sign) / 2 + sign * _beyond(sign * s[beyond], sign * neighbours[beyond], weights[beyond]) / total[beyond]
+    return p
 
-def _decay(s, neighbours):
-    "exp(−excess/scale) above the largest neighbour; the scale is the mean excess of the upper tenth."
+def _beyond(s, neighbours, weights):
+    "Half the weight of the largest neighbour times exp(−excess/scale) above it; the scale is the mean excess of the upper tenth."
+    if not len(s): return s
     k = min(neighbours.shape[1] * 9 // 10, neighbours.shape[1] - 2)
     top = np.partition(neighbours, k, axis=1)[:, k:]
-    excess = (top - top[:, :1]).mean(1)
-    scale = np.where(excess > 0, excess, neighbours.std(1) + 1e-300)  # a score of few values may tie at the top
-    return np.exp(-np.maximum(s - top.max(1), 0) / scale)
+    largest, excess = top.max(1), (top - top[:, :1]).mean(1)
+    scale = np.where(excess > 0, excess, neighbours.std(1) + 1e-300)      # a score of few values may tie at the top
+    return (weights * (neighbours == largest[:, None])).sum(1) / 2 * np.exp(-(s - largest) / scale)
 
 # %% ../../nbs/evaluate/02_decorrelation.ipynb #c042
 class MassDecorrelated:
@@ -250,55 +250,50 @@ def normal_quantile(
 ) -> np.ndarray:
     "The scores on a scale on which the background is a unit Gaussian; linear beyond its ends, so no order is lost."
     values, where = np.unique(reference, return_inverse=True)
-    mass = np.bincount(where, weights)
-    z = ndtri((np.cumsum(mass) - mass / 2) / mass.sum())
-    inner = np.clip(np.searchsorted(z, ndtri([.05, .95])), [0, 0], len(z) - 1)
-    def slope(i, j): return (z[j] - z[i]) / (values[j] - values[i]) if values[j] > values[i] else 1.
-    low, high = slope(0, max(inner[0], min(1, len(z) - 1))), slope(min(inner[1], max(len(z) - 2, 0)), -1)
+    share = np.bincount(where, weights)
+    z = ndtri(np.clip((np.cumsum(share) - share / 2) / share.sum(), 1e-12, 1 - 1e-12))
+    n = len(z) - 1
+    low, high = _rise(values, z, 0, max(np.searchsorted(z, ndtri(.05)), 1)), _rise(values, z, min(np.searchsorted(z, ndtri(.95)), n - 1), n)
     return np.interp(s, values, z) + high * np.maximum(s - values[-1], 0) - low * np.maximum(values[0] - s, 0)
 
-def _slopes(x, y, w, first, k):
-    "Weighted least-squares slope of y against x in each window [first, first + k)."
-    x = (x - x.mean())
-    sums = np.concatenate([np.zeros((1, 5)), np.cumsum(np.stack([w, w * x, w * y, w * x * x, w * x * y], 1), 0)])
-    s, sx, sy, sxx, sxy = (sums[first + k] - sums[first]).T
-    spread = s * sxx - sx ** 2
-    return np.where(spread > 1e-12 * s * sxx, (s * sxy - sx * sy) / np.where(spread > 0, spread, 1), 0)
+def _rise(x, y, i, j): return (y[min(j, len(x) - 1)] - y[max(i, 0)]) / (x[min(j, len(x) - 1)] - x[max(i, 0)]) if len(x) > 1 else 1.
 
-# %% ../../nbs/evaluate/02_decorrelation.ipynb #c046
+# %% ../../nbs/evaluate/02_decorrelation.ipynb #c045
+def _slopes(x, y, w, first, k):
+    "Weighted least-squares slope of y against x in each window [first, first + k), and where the line explains all but a thousandth."
+    sums = np.concatenate([np.zeros((1, 6)), np.cumsum(np.stack([w, w * x, w * y, w * x * x, w * x * y, w * y * y], 1), 0)])
+    s, sx, sy, sxx, sxy, syy = (sums[first + k] - sums[first]).T
+    xx, xy, yy = s * sxx - sx ** 2, s * sxy - sx * sy, s * syy - sy ** 2
+    spread = xx > 1e-12 * s * sxx
+    return np.where(spread, xy / np.where(spread, xx, 1), 0), xx * yy - xy ** 2 <= 1e-3 * xx * yy
+
+# %% ../../nbs/evaluate/02_decorrelation.ipynb #c047
 @patch
 @in_kind
 def transform(self:MassDecorrelated,
     scores,     # (jets,)
     mass,       # (jets,) GeV
-    block=4096, # jets at a time, which bounds the memory
+    block=128, # jets at a time, which bounds the memory
 ) -> np.ndarray:  # (jets,) normal quantiles; higher is more anomalous
-    "The decorrelated score. Raises `ValueError` before `fit`."
+    "The decorrelated score; 0 where the score is the mass and nothing else. Raises `ValueError` before `fit`."
     if not hasattr(self, "mass"): raise ValueError("This MassDecorrelated is not fitted; call fit(scores, mass) with background set aside for it.")
     scores, mass = _column(scores, "scores"), _column(mass, "mass").astype(np.float64)
     if len(scores) != len(mass): raise ValueError(f"{len(scores)} scores and {len(mass)} masses; both must belong to the same jets.")
-    reference, s = (normal_quantile(v, self.scores, self.weights) for v in (self.scores, scores))
+    (y, s), (x, at) = ([normal_quantile(v, known, self.weights) for v in (known, new)] for known, new in ((self.scores, scores), (self.mass, mass)))
     first = np.clip(np.searchsorted(self.mass, mass) - self.neighbours // 2, 0, len(self.mass) - self.neighbours)
-    slope = _slopes(self.mass, reference, self.weights, first, self.neighbours)
-    inside = np.clip(mass, self.mass[0], self.mass[-1])
-    p = [self._tail(*(a[i:i + block] for a in (s, inside, first, slope)), reference) for i in range(0, len(s), block)]
-    z = -ndtri(np.clip(np.concatenate(p), 1e-300, 1 - 1e-16))
-    return z + self.leak * self._mass_quantile(mass) if self.leak else z
+    slope, nothing_left = _slopes(x, y, self.weights, first, self.neighbours)
+    inside = np.clip(at, x[0], x[-1])
+    p = [self._tail(*(a[i:i + block] for a in (s, inside, first, slope)), x, y) for i in range(0, len(s), block)]
+    z = np.where(nothing_left, 0, -ndtri(np.clip(np.concatenate(p), 1e-300, 1 - 1e-16)))
+    return z + self.leak * at if self.leak else z
 
 @patch
-def _tail(self:MassDecorrelated, s, mass, first, slope, reference):
+def _tail(self:MassDecorrelated, s, at, first, slope, x, y):
     "Tail probability of one block, the neighbours moved along the local line to the mass in question."
     def window(a): return np.lib.stride_tricks.sliding_window_view(a, self.neighbours)[first]
-    moved = window(reference) + slope[:, None] * (mass[:, None] - window(self.mass))
-    return conditional_tail(s, moved, window(self.weights))
+    return conditional_tail(s, window(y) + slope[:, None] * (at[:, None] - window(x)), window(self.weights))
 
-@patch
-def _mass_quantile(self:MassDecorrelated, mass):
-    "The background's mass as a normal variable."
-    c = (np.cumsum(self.weights) - self.weights / 2) / self.weights.sum()
-    return ndtri(np.interp(mass, self.mass, c))
-
-# %% ../../nbs/evaluate/02_decorrelation.ipynb #c056
+# %% ../../nbs/evaluate/02_decorrelation.ipynb #c057
 @in_kind
 def decorrelate(
     scores,            # (jets,) of the background
@@ -319,7 +314,7 @@ def decorrelate(
     pairs = zip(others[::2], others[1::2], strict=True)
     return out, *((even.transform(s, m) + odd.transform(s, m)) / 2 for s, m in pairs)
 
-# %% ../../nbs/evaluate/02_decorrelation.ipynb #c059
+# %% ../../nbs/evaluate/02_decorrelation.ipynb #c060
 def save_arrays(
     path,     # file to write
     arrays,   # name → array
@@ -342,7 +337,7 @@ def load_arrays(
     if header.get("format") != format: raise ValueError(f"{path} holds {header.get('format', 'something else')!r}; expected {format!r}.")
     return arrays, json.loads(header["config"])
 
-# %% ../../nbs/evaluate/02_decorrelation.ipynb #c060
+# %% ../../nbs/evaluate/02_decorrelation.ipynb #c061
 FORMAT = "jet_anomaly mass decorrelation"
 
 @patch
@@ -362,7 +357,7 @@ def load(cls:MassDecorrelated,
     vars(self).update(arrays)
     return self
 
-# %% ../../nbs/evaluate/02_decorrelation.ipynb #c064
+# %% ../../nbs/evaluate/02_decorrelation.ipynb #c065
 @in_kind
 def planing_weights(
     mass,          # (jets,) GeV

@@ -93,7 +93,9 @@ def _decorrelation(scores, mass, weights):
     "How much of a score is mass, on background."
     points = [float(x) for x in mass_jsd(scores, mass, weights)], [float(x) for x in jsd_floor(scores, mass, weights)]
     jsd, noise = ({f"{k:g}": v for k, v in zip(WORKING_POINTS, p)} for p in points)
-    return {"jsd": jsd, "jsd_noise": noise, "distance_correlation": distance_correlation(scores, mass, weights), "spearman": spearman(scores, mass, weights)}
+    shuffled = [distance_correlation(np.random.default_rng(i).permutation(len(mass)), mass, weights) for i in range(3)]
+    return {"jsd": jsd, "jsd_noise": noise, "distance_correlation": distance_correlation(scores, mass, weights),
+            "distance_correlation_noise": float(np.mean(shuffled)), "spearman": spearman(scores, mass, weights)}
 
 def hardware() -> dict:
     "The machine, in words: for the provenance of a measurement."
@@ -268,7 +270,8 @@ def _page(results, pictures):
 def _mass_text(d, decorrelated):
     columns = {"the score": d} | ({"its rank at fixed mass": decorrelated["decorrelation"]} if decorrelated else {})
     rows = [[f"JSD at ε_B {float(k):.0%}", *(f"{c['jsd'][k]:.4f}" for c in columns.values()), f"{d['jsd_noise'][k]:.4f}"] for k in d["jsd"]]
-    rows += [[label, *(f"{c[key]:.3f}" for c in columns.values()), ""] for label, key in (("distance correlation", "distance_correlation"), ("Spearman", "spearman"))]
+    rows += [["distance correlation", *(f"{c['distance_correlation']:.3f}" for c in columns.values()), f"{d['distance_correlation_noise']:.3f}"],
+             ["Spearman", *(f"{c['spearman']:.3f}" for c in columns.values()), "0"]]
     return _table(["with the mass of the background", *columns, "a score without knowledge"], rows)
 
 def write_report(
