@@ -17,7 +17,9 @@ from .kinematics import jet_p4, pt
 
 # %% ../../nbs/represent/03_scale.ipynb #c005
 class Representation(nn.Module):
-    """What a detector sees of a jet. Subclasses write `unscaled`; those with constants to fit also `learn` and `scaled`.
+    """What a detector sees of a jet: a subclass defines `unscaled` and, where there are constants to fit, `learn` and `scaled`.
+
+    `learn` gets what `observed` answers for the training jets, by default the unscaled representation.
 
     Fitted constants are buffers: they are saved with the model and move with it from device to device.
     """
@@ -27,10 +29,12 @@ class Representation(nn.Module):
         fitted=False, # true where there is nothing to fit
     ):
         super().__init__()
+        self.constant = fitted
         self.register_buffer("fitted", torch.tensor(fitted))
 
     def unscaled(self, p4, mask, **features): raise NotImplementedError(f"{type(self).__name__} must define unscaled.")
-    def learn(self, *outputs): pass
+    def observed(self, p4, mask, **features): return self.unscaled(p4, mask, **features)
+    def learn(self, *observed): pass
     def scaled(self, *outputs): return outputs if len(outputs) > 1 else outputs[0]
 
     def forward(self,
@@ -58,7 +62,8 @@ def batches(
     def to(a): return torch.as_tensor(np.ascontiguousarray(a)).to(device)
     for start in range(0, len(jets), batch_size):
         part = slice(start, start + batch_size)
-        yield to(jets.p4[part]), to(jets.mask[part]), {n: to(jets.features[n][part]) for n in needs}
+        real = slice(int(jets.mask[part].sum(1).max()))   # padding beyond the widest jet of the batch is not worth the way
+        yield to(jets.p4[part, real]), to(jets.mask[part, real]), {n: to(jets.features[n][part, real]) for n in needs}
 
 # %% ../../nbs/represent/03_scale.ipynb #c007
 from fastcore.basics import patch
@@ -72,8 +77,9 @@ def fit(self:Representation,
 ):
     "Fit the constants; returns the representation itself."
     if not len(jets): raise ValueError("No jets to fit on: got an empty sample.")
+    if self.constant: return self
     if len(jets) > max_jets: jets = jets[np.linspace(0, len(jets) - 1, max_jets).astype(int)]
-    parts = [_tuple(self.unscaled(p4, mask, **f)) for p4, mask, f in batches(jets, self.needs, 10_000, self.fitted.device)]
+    parts = [_tuple(self.observed(p4, mask, **f)) for p4, mask, f in batches(jets, self.needs, 10_000, self.fitted.device)]
     self.learn(*(torch.cat(p) for p in zip(*parts)))
     self.fitted.fill_(True)
     return self
