@@ -132,11 +132,11 @@ def scan_curve(
 ):
     "Loss against the value of an option: every training, their mean, and a band from the lowest to the highest."
     losses = np.asarray(losses, float).reshape(len(values), -1)
-    line, = ax.plot(values, np.nanmean(losses, 1), "-", label=f"mean of {losses.shape[1]} trainings")
+    line, = ax.plot(values, np.nanmean(losses, 1), "-", label=f"mean of {losses.shape[1]} trainings" if losses.shape[1] > 1 else None)
     ax.fill_between(values, np.nanmin(losses, 1), np.nanmax(losses, 1), color=line.get_color(), alpha=.2, lw=0)
     ax.plot(np.repeat(values, losses.shape[1]), losses.ravel(), ".", color=line.get_color(), ms=4)
     if elbow is not None: ax.axvline(elbow, color="grey", ls=":", label=f"elbow: {elbow:g}")
     ax.set(xlabel=label, ylabel="best validation loss")
     if min(values) > 0 and max(values) >= 8 * min(values):
         ax.set_xscale("log", base=2); ax.set_xticks(values, [f"{v:g}" for v in values]); ax.minorticks_off()
-    ax.legend()
+    if ax.get_legend_handles_labels()[0]: ax.legend()
