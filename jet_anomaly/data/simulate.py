@@ -8,14 +8,12 @@ __all__ = ['RECIPE', 'FEATURES', 'BATCH', 'FIRST', 'SMALL', 'LARGE', 'TEST_SETS'
            'process_names']
 
 # %% ../../nbs/data/05_simulate.ipynb #c003
-import errno
 import hashlib
 import importlib
 import json
 import math
 import multiprocessing
 import os
-import shutil
 import signal
 import sys
 import tempfile
@@ -171,18 +169,13 @@ def _finished(folder, shard):
     try: return count_jets(shard_path(folder, shard)) == shard_size(shard)
     except (FileNotFoundError, ValueError): return False
 
-def _append(writer, jets):
-    "Write a block, if it fits: HDF5 does not survive a full disk, so it is not tried."
-    free = shutil.disk_usage(writer.path.parent).free
-    if free < 2 * jets.p4.nbytes:  # more than p4 and all features take, even if nothing compresses
-        raise OSError(errno.ENOSPC, f"No room for {writer.path}: {free / 1e6:.1f} MB are free. Free space, or choose another folder (cache= or "
-                      "JET_ANOMALY_CACHE); finished shards are kept.")
-    writer.append(jets)
-
 def _write_shard(sample, shard, folder, tick=None):
     "Make one shard; its number."
     jets = make_shard(sample, shard, tick)
-    with JetWriter(shard_path(folder, shard)) as writer: _append(writer, jets)
+    try: jets.to_hdf5(shard_path(folder, shard))
+    except OSError as e:
+        todo = "free space, or choose another folder with cache= or JET_ANOMALY_CACHE; finished shards are kept"
+        raise OSError(e.errno, f"{e.strerror}; {todo}", e.filename) from e
     return shard
 
 # %% ../../nbs/data/05_simulate.ipynb #c024
@@ -313,7 +306,7 @@ def simulate_to(
 ) -> Path:
     "Like `simulate`, but streams the jets to a file."
     with _simulated(process, n, processes, cache, progress, settings) as blocks, JetWriter(path) as writer:
-        for jets in blocks: _append(writer, jets)
+        for jets in blocks: writer.append(jets)
     return Path(path)
 
 # %% ../../nbs/data/05_simulate.ipynb #c047
