@@ -6,13 +6,14 @@ import sys
 from html.parser import HTMLParser
 from urllib.parse import unquote, urlsplit
 
+import nbformat
 import pytest
 import yaml
 from house import CHAPTERS, LIBRARY, MODULES, NBS, ROOT, name, python
+from pybtex.database import parse_file
 
 sys.path.insert(0, str(NBS / "_ext"))
 from reader import code, directives, markdown  # noqa: E402
-
 
 BUILD = """
 import sys
@@ -140,6 +141,16 @@ def test_what_a_module_exports_is_described(pages):
     assert not missing, f"without a docstring, so not in the API pages: {missing}"
 
 
+def test_citations_have_entries():
+    bibliography = parse_file(NBS / "references.bib").entries
+    papers = [e.fields["eprint"] for e in bibliography.values() if "eprint" in e.fields]
+    assert len(papers) == len(set(papers)), f"twice in references.bib: {({p for p in papers if papers.count(p) > 1})}"
+    for chapter in CHAPTERS:
+        text = "\n".join(c.source for c in nbformat.read(chapter, as_version=4).cells if c.cell_type == "markdown")
+        cited = {k for group in re.findall(r"\[(-?@(?!eq-|fig-|sec-)[^\]]+)\]", text) for k in re.findall(r"@([\w:-]*\w)", group)}
+        assert cited <= set(bibliography), f"{name(chapter)} cites {cited - set(bibliography)}, not in references.bib"
+
+
 @pytest.mark.parametrize("quarto, myst", [
     ("see @eq-mass and @fig-a-b.", "see {eq}`eq-mass` and {numref}`fig-a-b`."),
     ("[@vae; @betavae] and [@vae, eq. 5]", "{cite}`vae,betavae` and ({cite}`vae`, eq. 5)"),
@@ -159,14 +170,12 @@ def test_the_reader_translates(quarto, myst):
     ("#| code-fold: true\nx", ["hide-input"]), ("#| echo: false\nx", ["remove-input"]), ("x = '#| hide'", []), ("#|export\nx", ["export"]),
 ])
 def test_directives_become_tags(source, tags):
-    import nbformat
     cell = nbformat.v4.new_code_cell(source)
     code(cell)
     assert cell.metadata.tags == tags and not cell.source.startswith("#|")
 
 
 def test_a_caption_makes_a_figure():
-    import nbformat
     cell = nbformat.v4.new_code_cell('#| label: fig-jets\n#| fig-cap: "Three jets: see @eq-a [@vae]."\n#| fig-alt: dots\nplt.plot()')
     code(cell)
     assert cell.metadata.mystnb == {"figure": {"caption": "Three jets: see {eq}`eq-a` {cite}`vae`.", "name": "fig-jets"}, "image": {"alt": "dots"}}

@@ -2,6 +2,7 @@
 import ast
 import re
 
+import nbformat
 import pytest
 from house import CHAPTERS, LIBRARY, MODULES, NBS, files, name, python
 
@@ -85,7 +86,6 @@ assert not torch.cuda.is_initialized(), "an import started CUDA"
 
 
 def cells(chapter):
-    import nbformat
     return [c.source for c in nbformat.read(chapter, as_version=4).cells if c.cell_type == "code"]
 
 
@@ -111,7 +111,6 @@ def test_a_chapter_stands_alone(chapter):
 
 @pytest.mark.parametrize("chapter", CHAPTERS, ids=name)
 def test_outputs_are_stored_whole(chapter):
-    import nbformat
     for cell in nbformat.read(chapter, as_version=4).cells:
         for output in cell.get("outputs", []):
             assert output.output_type != "error", f"{name(chapter)}: {cell.id} holds an error, {output.get('ename')}"
