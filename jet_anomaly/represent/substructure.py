@@ -74,7 +74,7 @@ def n_subjettiness(
     p4,             # (jets, constituents, 4), GeV
     mask,           # (jets, constituents)
     n=(1, 2, 3, 4), # numbers of axes
-    beta=1.,        # @eq-tau
+    beta=1.,        # @eq-nsubjettiness
     r0=1.,          # radius of the jets
     axes="wta_kt",  # where the axes start: "wta_kt", "kt", "wta_ca", "ca"
     refine=0,       # steps that move them towards the minimum; 20 are plenty
