@@ -35,7 +35,7 @@ def _mean_direction(p4):
 
 # %% ../../nbs/represent/02_align.ipynb #c016
 def _frame(total, m0, e0):
-    "Matrix of @eq-frame per jet, float64, and whether the jet has a mass to scale."
+    "Matrix into the frame of Algorithm 1 per jet, float64, and whether the jet has a mass to scale."
     e, px, py, pz = total.unbind(-1)
     t2, mt2 = px**2 + py**2, (e - pz) * (e + pz)
     m = (mt2 - t2).clamp(min=0).sqrt()
