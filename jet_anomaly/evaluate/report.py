@@ -36,7 +36,7 @@ class Sample:
     scores: dict                                     # name → (jets,); higher is more anomalous
     observables: dict = field(default_factory=dict)  # name → (jets,): "pt" and "mass" in GeV, "tau1" …
     weights: np.ndarray | None = None                # (jets,)
-    image: np.ndarray | None = None                  # (pixels, pixels) average image of the class
+    image: np.ndarray | None = None                  # (pixels, pixels) average image of the class, axes η, φ
 
     def __post_init__(self):
         if not self.scores: raise ValueError("A sample needs at least one score.")
