@@ -52,20 +52,7 @@ def centre_and_rotate(
 
 # %% ../../nbs/represent/02_align.ipynb #c018
 def _frame(total, m0, e0):
-<<<<<<< HEAD
-    "Matrix into the frame of Algorithm 1 per jet, float64, and whether the jet has a mass to scale."
-    e, px, py, pz = total.unbind(-1)
-    t2, mt2 = px**2 + py**2, (e - pz) * (e + pz)
-    m = (mt2 - t2).clamp(min=0).sqrt()
-    good = (m > 1e-6 * e) & (t2 > 0)
-    t, mt, m = (torch.where(good, v, 1) for v in (t2.sqrt(), mt2.clamp(min=0).sqrt(), m))
-    f, p0 = m0 / m, math.sqrt(e0**2 - m0**2)
-    g, h = f * (mt * e0 - t * p0) / m0**2, f * (mt * p0 - t * e0) / m0**2
-    c, s, ch, sh, o = px / t, py / t, e / mt, pz / mt, torch.zeros_like(e)
-    rows = g * ch, h * c, h * s, -g * sh,  h * ch, g * c, g * s, -h * sh,  o, -s, c, o,  -sh, o, o, ch
-    return f[:, None, None] * torch.stack(rows, -1).unflatten(-1, (4, 4)), good
-=======
-    "Matrix of @eq-frame per jet, and whether the jet has a mass to scale."
+    "Matrix into the frame of Algorithm 1 per jet, and whether the jet has a mass to scale."
     along_x = _along_x(total)
     mt, t = (along_x @ total[..., None])[:, :2, 0].T
     m = ((mt - t) * (mt + t)).clamp(min=0).sqrt()
@@ -73,7 +60,6 @@ def _frame(total, m0, e0):
     m, p0 = torch.where(good, m, 1), math.sqrt(e0**2 - m0**2)
     g, h, o = (mt * e0 - t * p0) / (m * m0), (mt * p0 - t * e0) / (m * m0), torch.zeros_like(m)
     return (m0 / m)[:, None, None] * _matrix(g, h, o, o,  h, g, o, o,  o, o, o + 1, o,  o, o, o, o + 1) @ along_x, good
->>>>>>> rep
 
 def _into_frame(p4, alive, m0, e0):
     "Jets (jets, 4, constituents) made of the `alive` constituents, moved to mass m0 and energy e0 along x."
