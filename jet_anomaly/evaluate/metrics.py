@@ -40,7 +40,7 @@ def in_kind(function):
 def _tensors(result, like):
     import torch
     if isinstance(result, np.ndarray): return torch.as_tensor(result.copy(), device=like.device)
-    if isinstance(result, tuple): return tuple(_tensors(x, like) for x in result)
+    if isinstance(result, tuple): return getattr(type(result), "_make", tuple)(_tensors(x, like) for x in result)
     if isinstance(result, Roc): return Roc(*(_tensors(x, like) for x in vars(result).values()))
     return result
 
