@@ -12,7 +12,7 @@ import awkward as ak
 import numpy as np
 
 from .jets import kinematic_observables
-from .source import assemble, branch_names, foreign, four_vectors, missing_branch, open_tree, pad, toy_jets, tree_blocks
+from .source import assemble, branch_names, flat, flat_counts, foreign, four_vectors, missing_branch, open_tree, pad, toy_jets, tree_blocks
 
 # %% ../../nbs/data/06_delphes.ipynb #c008
 ID_BITS = 0xFFFFFF
@@ -45,11 +45,11 @@ def _objects(block, columns):
     "All objects of a block, collections one after the other: name → flat array."
     out = {k: [] for k in ("event", "id", *NAMES)}
     for collection, of in columns.items():
-        counts = ak.num(block[of["id"]]).to_numpy()
+        counts = flat_counts(block[of["id"]])[1]
         out["event"].append(np.repeat(np.arange(len(counts)), counts))
         for k in ("id", *NAMES):
             whole = k in ("id", "pdgid", "charge")
-            values = ak.flatten(block[of[k]]).to_numpy() if k in of else np.full(counts.sum(), PDGID.get(collection, 0) if k == "pdgid" else 0)
+            values = flat(block[of[k]]) if k in of else np.full(counts.sum(), PDGID.get(collection, 0) if k == "pdgid" else 0)
             out[k].append(values.astype(np.int64 if whole else np.float32))
     return {k: np.concatenate(v) for k, v in out.items()}
 
@@ -66,15 +66,14 @@ def _jet_collection(found, collection, path):
 def _references(block, jet):
     "Flat references, and how many belong to each jet."
     refs, per_jet = block[f"{jet}.Constituents"], f"{jet}.NConstituents"
-    if per_jet in block: return ak.flatten(refs).to_numpy(), ak.flatten(block[per_jet]).to_numpy().astype(np.int64)
-    refs = ak.flatten(refs["refs"])
-    return ak.flatten(refs).to_numpy(), ak.num(refs).to_numpy()
+    if per_jet in block: return flat(refs), flat(block[per_jet]).astype(np.int64)
+    return flat_counts(ak.flatten(refs["refs"]))
 
 def _jet_observables(block, jet):
     "The file's own description of each jet."
-    out = {k: ak.flatten(block[f"{jet}.{b}"]).to_numpy().astype(np.float32) for k, b in JET.items()}
+    out = {k: flat(block[f"{jet}.{b}"]).astype(np.float32) for k, b in JET.items()}
     if f"{jet}.Tau[5]" in block:
-        tau = ak.flatten(block[f"{jet}.Tau[5]"]).to_numpy().astype(np.float32)
+        tau = flat(block[f"{jet}.Tau[5]"]).astype(np.float32)
         tau = np.where((tau == 0).all(1, keepdims=True), np.nan, tau)
         out |= {f"tau{i + 1}": tau[:, i] for i in range(5)}
     return out
@@ -83,7 +82,7 @@ def _jet_observables(block, jet):
 def delphes_blocks(
     path,              # ROOT file with a tree `Delphes`
     flow,              # `CutFlow`, filled while reading
-    size=1000,         # events per block
+    size=2000,         # events per block
     collection=None,   # of jets: "FatJet", "Jet", "JetPUPPIAK8", …; by default the fattest there is
     constituents=None, # collections to look references up in, preferred first; by default energy flow, then towers and tracks
 ):
@@ -106,7 +105,7 @@ def delphes_blocks(
 # %% ../../nbs/data/06_delphes.ipynb #c017
 def _read_block(block, jet, columns, start, flow, meta):
     objects, (ref, per_jet) = _objects(block, columns), _references(block, jet)
-    in_event = ak.num(block[f"{jet}.PT"]).to_numpy()
+    in_event = flat_counts(block[f"{jet}.PT"])[1]
     event = np.repeat(np.arange(len(in_event)), in_event)
     index = resolve(np.repeat(event, per_jet), ref, objects["event"], objects["id"])
     known = index >= 0

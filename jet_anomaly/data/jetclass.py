@@ -13,7 +13,7 @@ import awkward as ak
 import numpy as np
 
 from .jets import kinematic_observables
-from .source import assemble, branch_names, foreign, missing_branch, open_tree, pad, toy_jets, tree_blocks
+from .source import assemble, branch_names, flat, flat_counts, foreign, missing_branch, open_tree, pad, toy_jets, tree_blocks
 
 # %% ../../nbs/data/08_jetclass.ipynb #c006
 FLAGS = {"part_isElectron": -11, "part_isMuon": -13, "part_isPhoton": 22, "part_isChargedHadron": 211, "part_isNeutralHadron": 130}
@@ -70,8 +70,8 @@ def jetclass_blocks(
             yield jets
 
 def _read_block(block, flow, meta):
-    counts = ak.num(block[P4[0]]).to_numpy()
-    part = {k: ak.flatten(v).to_numpy() for k, v in block.items() if k.startswith("part_")}
+    counts = flat_counts(block[P4[0]])[1]
+    part = {k: flat(v) for k, v in block.items() if k.startswith("part_")}
     flow.add("jets", "in the file", len(counts))
     features = {k: part[b].astype(np.float32) for k, b in TRACK.items() if b in part}
     if "part_charge" in part:

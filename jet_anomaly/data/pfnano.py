@@ -13,7 +13,7 @@ import awkward as ak
 import numpy as np
 
 from .jets import kinematic_observables
-from .source import assemble, branch_names, foreign, four_vectors, missing_branch, open_tree, pad, toy_jets, tree_blocks
+from .source import assemble, branch_names, flat, flat_counts, foreign, four_vectors, missing_branch, open_tree, pad, toy_jets, tree_blocks
 
 # %% ../../nbs/data/07_pfnano.ipynb #c008
 def _offsets(counts):
@@ -97,7 +97,7 @@ def _layout(found, jet, path):
 def pfnano_blocks(
     path,                # ROOT file with a tree `Events`
     flow,                # `CutFlow`, filled while reading
-    size=1000,           # events per block
+    size=2000,           # events per block
     collection="FatJet", # jets, whose candidates are in `<collection>PFCands`
     ht=None,             # (low, high) window in `LHE_HT`, GeV
     lepton_veto=None,    # no electron or muon above this pT (GeV) within ΔR < 0.4
@@ -133,19 +133,19 @@ def _in_window(block, ht, flow, start):
 
 def _read_block(block, names, keep, start, flow, meta):
     columns, of_jet, of_candidate, jet, event = names
-    per_event, candidates = ak.num(block[jet["pt"]]).to_numpy(), ak.num(block[columns["pt"]]).to_numpy()
-    link_event = np.repeat(np.arange(len(per_event)), ak.num(block[of_jet]).to_numpy())
-    to_jet = follow_links(link_event, ak.flatten(block[of_jet]).to_numpy(), per_event)
-    to_candidate = follow_links(link_event, ak.flatten(block[of_candidate]).to_numpy(), candidates) if of_candidate else np.arange(len(link_event))
-    good, keep = (to_jet >= 0) & (to_candidate >= 0), ak.flatten(keep).to_numpy()
+    per_event, candidates = flat_counts(block[jet["pt"]])[1], flat_counts(block[columns["pt"]])[1]
+    link_event = np.repeat(np.arange(len(per_event)), flat_counts(block[of_jet])[1])
+    to_jet = follow_links(link_event, flat(block[of_jet]), per_event)
+    to_candidate = follow_links(link_event, flat(block[of_candidate]), candidates) if of_candidate else np.arange(len(link_event))
+    good, keep = (to_jet >= 0) & (to_candidate >= 0), flat(keep)
     flow.add("candidates", "in jets", good.sum(), (~good).sum())
     good &= keep[np.maximum(to_jet, 0)]
     order = np.argsort(to_jet[good], kind="stable")
-    of = {k: ak.flatten(block[b]).to_numpy()[to_candidate[good][order]] for k, b in columns.items()}
+    of = {k: flat(block[b])[to_candidate[good][order]] for k, b in columns.items()}
     p4, features = _candidates(of, meta["puppi"])
     counts = np.bincount(to_jet[good], minlength=len(keep))[keep]
     of_event = np.repeat(np.arange(len(per_event)), per_event)[keep]
-    observables = {k: ak.flatten(block[b]).to_numpy().astype(np.float32)[keep] for k, b in jet.items()}
+    observables = {k: flat(block[b]).astype(np.float32)[keep] for k, b in jet.items()}
     number = start[of_event] if isinstance(start, np.ndarray) else start + of_event
     observables |= {"event": number} | {k: block[b].to_numpy().astype(np.float64 if k in ("weight", "ht") else np.int64)[of_event] for k, b in event.items()}
     return assemble(pad(p4, counts), pad(np.ones(len(p4), bool), counts), flow, {k: pad(v, counts) for k, v in features.items()}, observables, None, meta)

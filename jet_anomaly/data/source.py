@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['OURS', 'ENERGY', 'toy_jets', 'four_vectors', 'CutFlow', 'existing_file', 'foreign', 'open_tree', 'branch_names',
-           'missing_branch', 'tree_blocks', 'open_hdf5', 'dataset', 'hdf5_rows', 'hdf5_blocks', 'pad', 'assemble',
-           'to_gev', 'suspicious_units', 'warn_units']
+           'missing_branch', 'tree_blocks', 'open_hdf5', 'dataset', 'hdf5_rows', 'hdf5_blocks', 'pad', 'flat_counts',
+           'flat', 'assemble', 'to_gev', 'suspicious_units', 'warn_units']
 
 # %% ../../nbs/data/05_source.ipynb #c003
 import warnings
@@ -219,6 +219,19 @@ def pad(
     return out
 
 # %% ../../nbs/data/05_source.ipynb #c029
+def flat_counts(
+    lists, # awkward array of lists
+):  # (total, …) values, (lists,) counts
+    "The flat values of ragged lists, and how many belong to each."
+    import awkward as ak
+    layout = lists.layout
+    if not isinstance(layout, ak.contents.ListOffsetArray): layout = ak.to_packed(lists).layout.to_ListOffsetArray64()
+    offsets = np.asarray(layout.offsets)
+    return ak.to_numpy(layout.content[offsets[0]:offsets[-1]]), np.diff(offsets)
+
+def flat(lists): return flat_counts(lists)[0]
+
+# %% ../../nbs/data/05_source.ipynb #c032
 def assemble(
     p4,          # (jets, constituents, 4): E, px, py, pz in GeV, any order
     mask,        # (jets, constituents)
@@ -244,7 +257,7 @@ def assemble(
     return Jets.from_constituents(p4, mask, {k: np.where(mask, v.reshape(mask.shape), np.zeros((), v.dtype)) for k, v in features.items()},
                                   kinematic_observables(p4, mask) | observables, labels, meta)
 
-# %% ../../nbs/data/05_source.ipynb #c032
+# %% ../../nbs/data/05_source.ipynb #c035
 ENERGY = {"MeV": 1e-3, "GeV": 1.0, "TeV": 1e3}
 
 def to_gev(
