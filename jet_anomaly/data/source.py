@@ -229,7 +229,11 @@ def flat_counts(
     offsets = np.asarray(layout.offsets)
     return ak.to_numpy(layout.content[offsets[0]:offsets[-1]]), np.diff(offsets)
 
-def flat(lists): return flat_counts(lists)[0]
+def flat(
+    lists, # awkward array of lists
+): # (total, …)
+    "The flat values of ragged lists."
+    return flat_counts(lists)[0]
 
 # %% ../../nbs/data/05_source.ipynb #c032
 def assemble(
