@@ -211,7 +211,7 @@ def fit(self:Detector,
     trainer.identity = {"detector": self.name, "config": dataclasses.asdict(self.config), "fingerprint": data["fingerprint"]}
     self.history = self.learn(jets, validation, trainer)
     self.penalties, self.counts = nn.ModuleList(), ()
-    self.provenance = {"training": data, "settings": self.recipe | {k: v for k, v in settings.items() if k in ("epochs", "batch_size", "lr", "seed", "schedule")},
+    self.provenance = {"training": data, "settings": self.recipe | {k: getattr(v, "__qualname__", v) for k, v in settings.items() if k in ("epochs", "batch_size", "lr", "seed", "schedule")},
                        "epochs_run": len(self.history), "stopped": self.history.stopped, "torch": torch.__version__}
     return self.history
 
