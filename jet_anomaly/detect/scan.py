@@ -21,7 +21,7 @@ import torch
 from tqdm.auto import tqdm
 
 from ..data.jets import Jets, atomic_path, fingerprint
-from ..data.simulate import _no_main, _watch_parent, cores
+from ..data.simulate import _no_main, _start_worker as _watch_parent, cores
 from .detector import blocks, make_detector
 
 # %% ../../nbs/detect/10_scan.ipynb #c006

@@ -270,7 +270,7 @@ def _patience_is_over(self:Trainer, epoch, at):
 
 def _diagnosis(model, data, device, rows=5000):
     if not hasattr(model, "diagnose"): return {}
-    was = model.training
+    was, data = model.training, getattr(model, "own", tuple)(data)
     model.eval()
     with torch.no_grad(): out = model.diagnose(*(t[:rows].to(device) for t in data))
     model.train(was)
