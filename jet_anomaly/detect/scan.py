@@ -6,13 +6,12 @@
 __all__ = ['elbow', 'Scan', 'scan']
 
 # %% ../../nbs/detect/10_scan.ipynb #c003
-import dataclasses
+import importlib
 import json
 import multiprocessing
 import os
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +20,7 @@ import torch
 from tqdm.auto import tqdm
 
 from ..data.jets import Jets, atomic_path, fingerprint
-from ..data.simulate import _no_main, _start_worker as _watch_parent, cores
+from ..data.simulate import _no_main, _start_worker, cores
 from .detector import blocks, make_detector
 
 # %% ../../nbs/detect/10_scan.ipynb #c006
@@ -53,10 +52,14 @@ def _train(job, train, validation, tick=None):
     return result
 
 # %% ../../nbs/detect/10_scan.ipynb #c012
-def _start_worker(threads, gpus):
-    _watch_parent()
+def _prepare(threads, gpus):
+    _start_worker()
     torch.set_num_threads(threads)
     if gpus is not None: os.environ["CUDA_VISIBLE_DEVICES"] = gpus.get()  # before CUDA starts in this process
+
+def _library():
+    "This module as other processes import it: what a notebook defines they cannot see."
+    return importlib.import_module("jet_anomaly.detect.scan")
 
 def _gpu_names():
     "The graphics cards this process may use, as CUDA_VISIBLE_DEVICES names them."
@@ -68,7 +71,7 @@ def _pool(processes):
     if names:
         gpus = context.Queue()
         for i in range(processes): gpus.put(names[i % len(names)])
-    return ProcessPoolExecutor(processes, context, _start_worker, (max(cores() // processes, 1), gpus))
+    return ProcessPoolExecutor(processes, context, _library()._prepare, (max(cores() // processes, 1), gpus))
 
 # %% ../../nbs/detect/10_scan.ipynb #c013
 def _as_file(jets, path):
@@ -147,7 +150,7 @@ def _results(jobs, train, validation, folder, processes):
         return
     files = _as_file(train, folder / "train.h5"), _as_file(validation, folder / "validation.h5")
     with _pool(processes) as pool, _no_main():
-        futures = [pool.submit(_train, job, *files) for job in jobs]
+        futures = [pool.submit(_library()._train, job, *files) for job in jobs]
         try: yield from (f.result() for f in as_completed(futures))
         except BaseException:
             for worker in list((pool._processes or {}).values()): worker.terminate()  # else an interrupt waits for whole trainings
