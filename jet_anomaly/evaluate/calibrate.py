@@ -106,6 +106,7 @@ def p_value(self:Calibration,
     "The fraction of background that scores at least as high. Raises `ValueError` before `fit`."
     return np.clip(self._values(scores)[0], 1e-300, 1)
 
+# %% ../../nbs/evaluate/03_calibrate.ipynb #c017
 @patch
 @in_kind
 def p_value_band(self:Calibration,
@@ -122,7 +123,7 @@ def _falling_interp(s, x, y):
     "Linear between the points; a jet exactly at a point gets its value; 1 below all."
     return np.where(s < x[0], 1, np.interp(s, x, y))
 
-# %% ../../nbs/evaluate/03_calibrate.ipynb #c023
+# %% ../../nbs/evaluate/03_calibrate.ipynb #c024
 @patch
 @in_kind
 def threshold(self:Calibration,
@@ -138,7 +139,7 @@ def threshold(self:Calibration,
     counted = np.interp(-at, -self.arrays["efficiency"], self.arrays["score"])
     return np.where(at < at_seam, self.arrays["threshold"][0] + y, counted)[()]
 
-# %% ../../nbs/evaluate/03_calibrate.ipynb #c025
+# %% ../../nbs/evaluate/03_calibrate.ipynb #c026
 @patch
 def save(self:Calibration,
     path,  # a .safetensors file

@@ -195,6 +195,7 @@ def _bisect(rows, row, s, right):
         low, high = np.where(further, middle + 1, low), np.where(further, high, middle)
     return low
 
+# %% ../../nbs/evaluate/02_decorrelation.ipynb #c041
 def conditional_tail(
     s,           # (jets,) scores
     row,         # (jets,) which row of neighbours each is compared with
@@ -224,7 +225,7 @@ def _tail_scale(rows):
     excess = (top - top[:, :1]).mean(1)
     return np.where(excess > 0, excess, rows.std(1) + 1e-300)
 
-# %% ../../nbs/evaluate/02_decorrelation.ipynb #c042
+# %% ../../nbs/evaluate/02_decorrelation.ipynb #c043
 class MassDecorrelated:
     """A score's rank among background jets of similar mass, as a normal quantile: a fixed-efficiency cut at every mass.
 
@@ -252,7 +253,7 @@ class MassDecorrelated:
         self.mass, self.scores, self.weights = (a[order].astype(np.float64) for a in (mass, scores, w))
         return self
 
-# %% ../../nbs/evaluate/02_decorrelation.ipynb #c044
+# %% ../../nbs/evaluate/02_decorrelation.ipynb #c045
 def normal_quantile(
     s,         # (jets,) scores
     reference, # (reference jets,) scores of the background
@@ -268,7 +269,7 @@ def normal_quantile(
 
 def _rise(x, y, i, j): return (y[min(j, len(x) - 1)] - y[max(i, 0)]) / (x[min(j, len(x) - 1)] - x[max(i, 0)]) if len(x) > 1 else 1.
 
-# %% ../../nbs/evaluate/02_decorrelation.ipynb #c045
+# %% ../../nbs/evaluate/02_decorrelation.ipynb #c046
 def _slopes(x, y, w, first, k):
     "Weighted least-squares slope of y against x in each window [first, first + k), and where the line explains all but a thousandth."
     sums = np.concatenate([np.zeros((1, 6)), np.cumsum(np.stack([w, w * x, w * y, w * x * x, w * x * y, w * y * y], 1), 0)])
@@ -277,7 +278,7 @@ def _slopes(x, y, w, first, k):
     spread = xx > 1e-12 * s * sxx
     return np.where(spread, xy / np.where(spread, xx, 1), 0), xx * yy - xy ** 2 <= 1e-3 * xx * yy
 
-# %% ../../nbs/evaluate/02_decorrelation.ipynb #c047
+# %% ../../nbs/evaluate/02_decorrelation.ipynb #c048
 @patch
 @in_kind
 def transform(self:MassDecorrelated,
@@ -301,7 +302,7 @@ def transform(self:MassDecorrelated,
     z = np.where(nothing_left[which], 0, -ndtri(np.clip(p, 1e-300, 1 - 1e-16)))
     return z + self.leak * at if self.leak else z
 
-# %% ../../nbs/evaluate/02_decorrelation.ipynb #c048
+# %% ../../nbs/evaluate/02_decorrelation.ipynb #c049
 @patch
 def _windows(self:MassDecorrelated, mass):
     "The first of the neighbours of each mass; windows start at every twentieth of their width."
@@ -318,7 +319,7 @@ def _tail(self:MassDecorrelated, residual, row, windows, slope, x, y):
     moved, w = (np.take_along_axis(a, order, 1) for a in (moved, w))
     return conditional_tail(residual, row, moved, w)
 
-# %% ../../nbs/evaluate/02_decorrelation.ipynb #c058
+# %% ../../nbs/evaluate/02_decorrelation.ipynb #c059
 @in_kind
 def decorrelate(
     scores,            # (jets,) of the background
@@ -339,7 +340,7 @@ def decorrelate(
     pairs = zip(others[::2], others[1::2], strict=True)
     return out, *((even.transform(s, m) + odd.transform(s, m)) / 2 for s, m in pairs)
 
-# %% ../../nbs/evaluate/02_decorrelation.ipynb #c061
+# %% ../../nbs/evaluate/02_decorrelation.ipynb #c062
 def save_arrays(
     path,     # file to write
     arrays,   # name → array
@@ -362,7 +363,7 @@ def load_arrays(
     if header.get("format") != format: raise ValueError(f"{path} holds {header.get('format', 'something else')!r}; expected {format!r}.")
     return arrays, json.loads(header["config"])
 
-# %% ../../nbs/evaluate/02_decorrelation.ipynb #c062
+# %% ../../nbs/evaluate/02_decorrelation.ipynb #c063
 FORMAT = "jet_anomaly mass decorrelation"
 
 @patch
@@ -382,7 +383,7 @@ def load(cls:MassDecorrelated,
     vars(self).update(arrays)
     return self
 
-# %% ../../nbs/evaluate/02_decorrelation.ipynb #c066
+# %% ../../nbs/evaluate/02_decorrelation.ipynb #c067
 @in_kind
 def planing_weights(
     mass,          # (jets,) GeV
