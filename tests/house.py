@@ -1,11 +1,13 @@
 """What the tests of the house share: where things stand, and how to run a program without leaving anything behind."""
 import os
+import shlex
 import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -30,8 +32,11 @@ def run(*command, cwd=ROOT, timeout=600, **env):
         output, _ = process.communicate(timeout=timeout)
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
-        raise AssertionError(f"{' '.join(map(str, command))} took longer than {timeout} s:\n{process.communicate()[0][-4000:]}") from None
-    assert process.returncode == 0, f"{' '.join(map(str, command))} failed with {process.returncode}:\n{output[-8000:]}"
+        pytest.fail(f"took longer than {timeout} s: {shlex.join(map(str, command))}\n{process.communicate()[0][-4000:]}", pytrace=False)
+    except BaseException:  # interrupted: the children go too
+        os.killpg(process.pid, signal.SIGKILL)
+        raise
+    if process.returncode: pytest.fail(f"exit {process.returncode}: {shlex.join(map(str, command))}\n{output[-8000:]}", pytrace=False)
     return output
 
 

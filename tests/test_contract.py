@@ -65,11 +65,11 @@ def test_scores_are_numbers_of_each_jet(trained, name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_scores_are_deterministic_and_leave_random_numbers_alone(trained, name):
-    torch.manual_seed(1)
+    detector = trained(name)
     expected = torch.get_rng_state()
-    first = trained(name).scores(TEST)
+    first = detector.scores(TEST)
     assert torch.equal(torch.get_rng_state(), expected)
-    second = trained(name).scores(TEST)
+    second = detector.scores(TEST)
     assert all(np.array_equal(first[k], second[k]) for k in first)
 
 

@@ -12,7 +12,11 @@ def checkout(tmp_path_factory):
 
 
 def changes(checkout):
-    return run("git", "status", "--porcelain", cwd=checkout)
+    "What differs from the commit; undone, so that the next test starts afresh."
+    changed = run("git", "status", "--porcelain", cwd=checkout)
+    run("git", "reset", "-q", "--hard", cwd=checkout)
+    run("git", "clean", "-fdq", cwd=checkout)
+    return changed
 
 
 @pytest.mark.xdist_group("sync")

@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['UNITS', 'FORMAT', 'VERSION', 'kinematic_observables', 'Jets', 'concatenate', 'fingerprint', 'atomic_path',
-           'JetWriter', 'count_jets']
+           'atomic_hdf5', 'JetWriter', 'count_jets']
 
 # %% ../../nbs/data/01_jets.ipynb #c003
 import hashlib
+import io
 import json
 import os
 import tempfile
@@ -229,6 +230,38 @@ def _umask():
     return mask
 
 # %% ../../nbs/data/01_jets.ipynb #c040
+class _Disk(io.FileIO):
+    "A file that keeps its first write error, and pretends that later writes succeed."
+    error = None
+
+    def _try(self, action, *args):
+        if self.error is None:
+            try: return action(*args)
+            except OSError as e: self.error = e
+
+    def write(self, data):
+        left = memoryview(data).cast("B")
+        while len(left) and self.error is None: left = left[self._try(super().write, left) or 0:]
+        return len(data)
+
+    def truncate(self, size=None): return self._try(super().truncate, size) or size
+    def flush(self): self._try(super().flush)
+
+    def check(self):
+        if self.error is not None: raise OSError(self.error.errno, f"{self.error.strerror}, while writing", str(self.name)) from self.error
+
+@contextmanager
+def atomic_hdf5(
+    path, # final name
+):
+    "A new HDF5 file, which appears under its name, whole, when the block ends well. Raises `OSError` when the disk is full."
+    with atomic_path(path) as temporary, _Disk(temporary, "r+") as disk:
+        with h5py.File(disk, "w") as file:
+            file.disk = disk
+            yield file
+        disk.check()
+
+# %% ../../nbs/data/01_jets.ipynb #c042
 class JetWriter:
     """Write jets block by block to one HDF5 file; a context manager. The file appears, whole, when the block ends.
 
@@ -242,25 +275,19 @@ class JetWriter:
         self.path, self.compression, self.chunk, self.n, self.meta = Path(path), compression, chunk, 0, None
 
     def __enter__(self):
-        self._atomic = atomic_path(self.path)
-        self.file = h5py.File(self._atomic.__enter__(), "w")
+        self._context = atomic_hdf5(self.path)
+        self.file = self._context.__enter__()
         return self
 
     def __exit__(self, kind, error, trace):
-        try:
-            if kind is None:
-                if not self.n: raise ValueError(f"{self.path}: no jets were written, so no file is made.")
-                self.file.attrs.update(format=FORMAT, version=VERSION, meta=json.dumps(self.meta))
-            self.file.close()
-        except BaseException as e:
-            kind, error, trace = type(e), e, e.__traceback__
-            try: self.file.close()
-            except Exception: pass
-            self._atomic.__exit__(kind, error, trace)
-            raise
-        return self._atomic.__exit__(kind, error, trace)
+        if kind is None and self.n: self.file.attrs.update(format=FORMAT, version=VERSION, meta=json.dumps(self.meta))
+        elif kind is None:
+            empty = ValueError(f"{self.path}: no jets were written, so no file is made.")
+            self._context.__exit__(ValueError, empty, None)
+            raise empty
+        return self._context.__exit__(kind, error, trace)
 
-# %% ../../nbs/data/01_jets.ipynb #c041
+# %% ../../nbs/data/01_jets.ipynb #c043
 def _columns(jets):
     "Data set name → array, as they stand in the file."
     named = {"p4": jets.p4, "mask": jets.mask}
@@ -287,9 +314,10 @@ def append(self:JetWriter,
         if a.ndim > 1: d.resize(max(a.shape[1], d.shape[1]), axis=1)
         d.resize(self.n + len(a), axis=0)
         d[(slice(self.n, None), *(slice(s) for s in a.shape[1:]))] = a
+    self.file.disk.check()
     self.n += len(jets)
 
-# %% ../../nbs/data/01_jets.ipynb #c042
+# %% ../../nbs/data/01_jets.ipynb #c044
 @patch
 def to_hdf5(self:Jets,
     path,          # file to write; an existing one is replaced when the new one is complete
@@ -300,7 +328,7 @@ def to_hdf5(self:Jets,
         if len(self): writer.append(self)
     return Path(path)
 
-# %% ../../nbs/data/01_jets.ipynb #c044
+# %% ../../nbs/data/01_jets.ipynb #c046
 @contextmanager
 def _opened(path):
     path = Path(path)
@@ -322,7 +350,7 @@ def _read_slice(file, where):
                     file["labels"][where] if "labels" in file else None, json.loads(file.attrs["meta"]))
     except OSError as e: raise ValueError(f"{file.filename} is damaged: {e}") from e
 
-# %% ../../nbs/data/01_jets.ipynb #c045
+# %% ../../nbs/data/01_jets.ipynb #c047
 @patch(cls_method=True)
 def from_hdf5(
     cls:Jets,

@@ -18,23 +18,23 @@ from cycler import cycler
 from matplotlib.colors import LogNorm
 
 from .decorrelation import mean_profile, passing
-from .metrics import Roc, Sweep, _quantile, _weights, rejection, replicas, roc, sic
+from .metrics import Roc, Sweep, _weights, rejection, replicas, sic
 
-# %% ../../nbs/evaluate/04_plots.ipynb #c006
+# %% ../../nbs/evaluate/04_plots.ipynb #c008
 PALETTE = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442"
 DASHES = "-", "--", "-.", ":"
 
 SETTINGS = {"axes.prop_cycle": cycler(color=PALETTE) + cycler(linestyle=DASHES * 2), "figure.figsize": (5.2, 3.6), "figure.dpi": 110,
-            "figure.constrained_layout.use": True, "font.size": 10, "axes.grid": True, "grid.alpha": .25, "grid.linewidth": .6,
+            "figure.subplot.left": .14, "figure.subplot.right": .97, "figure.subplot.bottom": .14, "figure.subplot.top": .96, "font.size": 10, "axes.grid": True, "grid.alpha": .25, "grid.linewidth": .6,
             "axes.axisbelow": True, "xtick.direction": "in", "ytick.direction": "in", "xtick.top": True, "ytick.right": True,
             "xtick.minor.visible": True, "ytick.minor.visible": True, "legend.frameon": False, "legend.fontsize": 9, "lines.linewidth": 1.6}
 
 @contextmanager
 def style(
-    **settings,  # further matplotlib settings, dots written as underscores between words: `font_size=12`
+    **settings,  # further matplotlib settings
 ):
     "The house style: `with style(): …`. Your own settings come back afterwards."
-    with plt.rc_context(SETTINGS | {k.replace("_", ".", 1): v for k, v in settings.items()}):
+    with plt.rc_context(SETTINGS | settings):
         yield
         interactive = plt.isinteractive()
     if interactive: plt.ion()  # the first figure of a session loads the backend, whose choice the context would undo
@@ -49,7 +49,7 @@ def styled(draw):
         return ax
     return wrapped
 
-# %% ../../nbs/evaluate/04_plots.ipynb #c009
+# %% ../../nbs/evaluate/04_plots.ipynb #c011
 LABELS = {"mass": "jet mass [GeV]", "pt": "jet $p_T$ [GeV]", "eta": r"jet $\eta$", "phi": r"jet $\phi$ [rad]", "n_constituents": "constituents per jet",
           "softdrop_mass": "soft-drop mass [GeV]", "d2": "$D_2$", "mjj": "$m_{jj}$ [GeV]"}
 
@@ -61,7 +61,7 @@ def axis_label(
     if name.startswith("tau") and name[3:].isdigit(): return rf"$\tau_{{{name[3:]}}}$"
     return LABELS.get(name, name)
 
-# %% ../../nbs/evaluate/04_plots.ipynb #c013
+# %% ../../nbs/evaluate/04_plots.ipynb #c015
 def _curve_and_band(entry, metric, n, seed):
     "The curve of one entry, and the lower and upper edge of its band (None for a `Roc`, which has no jets to draw from)."
     if isinstance(entry, Roc): return metric(entry), None
@@ -75,7 +75,7 @@ def _draw(ax, x, entries, metric, n, seed):
         line, = ax.plot(x, y, label=name)
         if edges is not None: ax.fill_between(x, *edges, color=line.get_color(), alpha=.2, lw=0)
 
-# %% ../../nbs/evaluate/04_plots.ipynb #c014
+# %% ../../nbs/evaluate/04_plots.ipynb #c016
 @styled
 def roc_curves(
     entries,  # name → (background, signal[, weights, weights]) scores, a `Sweep`, or a `Roc` (no band)
@@ -91,7 +91,7 @@ def roc_curves(
     ax.set(yscale="log", xlim=(0, 1), ylim=(1, None), xlabel=r"signal efficiency $\epsilon_S$", ylabel=r"background rejection $1/\epsilon_B$")
     ax.legend()
 
-# %% ../../nbs/evaluate/04_plots.ipynb #c018
+# %% ../../nbs/evaluate/04_plots.ipynb #c020
 @styled
 def sic_curves(
     entries,    # as for `roc_curves`
@@ -111,7 +111,7 @@ def sic_curves(
     ax.set(xlim=(0, 1), ylim=(0, None), xlabel=r"signal efficiency $\epsilon_S$", ylabel=r"SIC = $\epsilon_S/\sqrt{\epsilon_B}$")
     ax.legend(title=f"$\\epsilon_B$ ≥ {floor:.2g}" if floor else None)
 
-# %% ../../nbs/evaluate/04_plots.ipynb #c021
+# %% ../../nbs/evaluate/04_plots.ipynb #c023
 @styled
 def shapes(
     samples,       # name → values (jets,), or (values, weights)
@@ -140,7 +140,7 @@ def _range(values, coverage):
     low, high = zip(*(np.quantile(np.asarray(v)[np.isfinite(v)], [.5 - coverage / 2, .5 + coverage / 2]) for v in values))
     return (min(low), max(high)) if min(low) < max(high) else (min(low) - .5, max(high) + .5)
 
-# %% ../../nbs/evaluate/04_plots.ipynb #c025
+# %% ../../nbs/evaluate/04_plots.ipynb #c027
 @styled
 def mean_mass(
     entries,  # name → (scores, mass in GeV[, weights]) of the background
@@ -159,14 +159,14 @@ def _percentile(scores, w):
     out = np.empty(len(w)); out[order] = (np.cumsum(w[order]) - w[order] / 2) * (100 / w.sum())
     return out
 
-# %% ../../nbs/evaluate/04_plots.ipynb #c027
+# %% ../../nbs/evaluate/04_plots.ipynb #c029
 @styled
 def mass_shapes(
     scores,                   # (jets,) of the background
     mass,                     # (jets,) GeV
     weights=None,             # (jets,)
     rejections=(10, 50, 100), # 1/ε_B of the cuts
-    bins=40,                  # number of bins, or edges in GeV
+    bins=20,                  # number of bins, or edges in GeV
     ax=None,
 ):
     "The background's mass spectrum, and what is left of it at growing rejection; the areas are equal."
@@ -174,7 +174,7 @@ def mass_shapes(
     after = {f"rejection {r:g}": (mass, passing(np.asarray(scores), 1 / r, w)) for r in rejections}
     shapes({"all": (mass, w)} | after, "mass", bins, ax=ax)
 
-# %% ../../nbs/evaluate/04_plots.ipynb #c030
+# %% ../../nbs/evaluate/04_plots.ipynb #c032
 @styled
 def training_curves(
     history,      # rows [{"epoch": 0, "train_loss": …}, …], or an object with such `rows`
@@ -191,7 +191,7 @@ def training_curves(
     if np.nanmin(drawn) > 0 and np.nanmax(drawn) > 20 * np.nanmin(drawn): ax.set_yscale("log")
     ax.set(xlabel="epoch", ylabel="loss"); ax.legend()
 
-# %% ../../nbs/evaluate/04_plots.ipynb #c034
+# %% ../../nbs/evaluate/04_plots.ipynb #c036
 def jet_images(
     images,              # name → (pixels, pixels) average image, rows φ, columns η
     extent=None,         # (η low, η high, φ low, φ high)
@@ -200,7 +200,7 @@ def jet_images(
     "Average jet images side by side on one logarithmic colour scale; returns the figure."
     top = max(np.max(i) for i in images.values())
     if not top > 0: raise ValueError("The images are empty: no pixel is above zero.")
-    with style(axes_grid=False):
+    with style(**{"axes.grid": False, "figure.constrained_layout.use": True}):
         fig, axes = plt.subplots(1, len(images), figsize=(2.6 * len(images) + .9, 2.7), squeeze=False, sharex=True, sharey=True)
         for ax, (name, image) in zip(axes[0], images.items()):
             drawn = ax.imshow(np.where(np.asarray(image) > 0, image, np.nan), origin="lower", norm=LogNorm(top * 1e-5, top), cmap="cividis", extent=extent, interpolation="none")

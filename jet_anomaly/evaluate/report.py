@@ -12,8 +12,11 @@ import io
 import json
 import os
 import platform
+import re
+import sys
 from dataclasses import dataclass, field
 from html import escape
+from importlib.metadata import version
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -90,15 +93,18 @@ def _decorrelation(scores, mass, weights):
     "How much of a score is mass, on background."
     points = [float(x) for x in mass_jsd(scores, mass, weights)], [float(x) for x in jsd_floor(scores, mass, weights)]
     jsd, noise = ({f"{k:g}": v for k, v in zip(WORKING_POINTS, p)} for p in points)
-    return {"jsd": jsd, "jsd_noise": noise, "distance_correlation": distance_correlation(scores, mass, weights), "spearman": spearman(scores, mass, weights)}
+    shuffled = [distance_correlation(np.random.default_rng(i).permutation(len(mass)), mass, weights) for i in range(3)]
+    return {"jsd": jsd, "jsd_noise": noise, "distance_correlation": distance_correlation(scores, mass, weights),
+            "distance_correlation_noise": float(np.mean(shuffled)), "spearman": spearman(scores, mass, weights)}
 
 def hardware() -> dict:
     "The machine, in words: for the provenance of a measurement."
     try: cpu = next(line.split(":", 1)[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name"))
     except (OSError, StopIteration): cpu = platform.processor() or platform.machine()
-    import torch
-    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    return {"cpu": cpu, "cores": os.cpu_count(), "gpu": ", ".join(gpus) or "none", "system": platform.platform(terse=True), "python": platform.python_version(), "torch": torch.__version__}
+    torch = sys.modules.get("torch")  # whoever did not load it used no GPU
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if torch else []
+    return {"cpu": cpu, "cores": os.cpu_count(), "gpu": ", ".join(gpus) or "none", "system": platform.system(), "python": platform.python_version()} | {
+            k: version(k) for k in ("torch", "numpy")}
 
 # %% ../../nbs/evaluate/05_report.ipynb #c016
 def _matched(background, signals, by, bins):
@@ -116,10 +122,8 @@ def evaluate(
     detector="detector",  # its name
     score=None,           # which of the scores is the anomaly score; the first by default
     twins=TWINS,          # scores or observables to stand beside it; those the samples lack are left out
-    n=200,                # bootstrap replicas
-    seed=0,               # of the bootstrap
-    match="pt",           # observable whose spectrum all classes shall share
-    bins=20,              # for that spectrum
+    n=200, seed=0,        # bootstrap replicas and their seed
+    match="pt", bins=20,  # observable whose spectrum all classes shall share, and in how many bins
     throughput=None,      # dict: jets per second and the like
     provenance=None,      # dict: where detector and jets come from
 ) -> dict:                # the content of results.json
@@ -166,13 +170,14 @@ def _decorrelated(background, signals, score, weights, n, seed, notes):
 
 # %% ../../nbs/evaluate/05_report.ipynb #c024
 CSS = """:root{color-scheme:light dark}body{font:16px/1.5 system-ui,sans-serif;max-width:70rem;margin:auto;padding:1rem}
-h1{line-height:1.2}figure{display:inline-block;margin:.5rem;max-width:100%}figure img{max-width:100%;background:#fff;border-radius:4px}
+h1{line-height:1.2}figure{display:inline-block;vertical-align:top;margin:.3rem;width:min(100%,33rem)}figure img{max-width:100%;background:#fff;border-radius:4px}
 figcaption{font-size:.85rem;max-width:36rem}.wide{overflow-x:auto}table{border-collapse:collapse;font-size:.9rem}
 th,td{padding:.25rem .6rem;border-bottom:1px solid #8885;text-align:right;white-space:nowrap}th:first-child,td:first-child{text-align:left}
 .note{border-left:4px solid #E69F00;padding-left:.8rem}pre{overflow-x:auto;font-size:.8rem}"""
 
 def _table(head, rows):
-    def line(cells, tag): return "<tr>" + "".join(f"<{tag}>{escape(str(c))}</{tag}>" for c in cells) + "</tr>"
+    def cell(c): return re.sub("ε_(.)", r"ε<sub>\1</sub>", escape(str(c)))
+    def line(cells, tag): return "<tr>" + "".join(f"<{tag}>{cell(c)}</{tag}>" for c in cells) + "</tr>"
     return f"<div class='wide'><table>{line(head, 'th')}{''.join(line(r, 'td') for r in rows)}</table></div>"
 
 def _figure(ax, caption):
@@ -192,7 +197,7 @@ def _metrics_table(results):
         return [k, _band(e["auc"]), *(f"{v:.1f}" for v in e["rejection"].values()), *(f"{e['efficiency'][f'{b:g}']:.3f}" if f"{b:g}" in e["efficiency"] else "–" for b in BACKGROUNDS),
                 f"{e['max_sic']:.2f}", f"{e['sic_efficiency']:.2f}", f"{e['jets']} ({e['effective_jets']:.0f})"]
     floor = next(iter(results["signals"].values()))["sic_floor"]
-    return _table(head, [row(k, e) for k, e in results["signals"].items()]) + f"<p>The SIC stops at ε_B = {floor:.2g}, {SIC_EVENTS} effective background jets. A rejection saturates at the number of background jets.</p>"
+    return _table(head, [row(k, e) for k, e in results["signals"].items()]) + f"<p>The SIC stops at ε<sub>B</sub> = {floor:.2g}, {SIC_EVENTS} effective background jets. A rejection saturates at the number of background jets.</p>"
 
 def _gain(e): return "{:+.3f} [{:+.3f}, {:+.3f}]".format(*e["auc_gain"]) + (" ✓" if e["beaten"] else "") if "auc_gain" in e else ""
 
@@ -263,7 +268,8 @@ def _page(results, pictures):
 def _mass_text(d, decorrelated):
     columns = {"the score": d} | ({"its rank at fixed mass": decorrelated["decorrelation"]} if decorrelated else {})
     rows = [[f"JSD at ε_B {float(k):.0%}", *(f"{c['jsd'][k]:.4f}" for c in columns.values()), f"{d['jsd_noise'][k]:.4f}"] for k in d["jsd"]]
-    rows += [[label, *(f"{c[key]:.3f}" for c in columns.values()), ""] for label, key in (("distance correlation", "distance_correlation"), ("Spearman", "spearman"))]
+    rows += [["distance correlation", *(f"{c['distance_correlation']:.3f}" for c in columns.values()), f"{d['distance_correlation_noise']:.3f}"],
+             ["Spearman", *(f"{c['spearman']:.3f}" for c in columns.values()), "0"]]
     return _table(["with the mass of the background", *columns, "a score without knowledge"], rows)
 
 def write_report(

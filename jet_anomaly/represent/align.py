@@ -52,7 +52,7 @@ def centre_and_rotate(
 
 # %% ../../nbs/represent/02_align.ipynb #c018
 def _frame(total, m0, e0):
-    "Matrix of @eq-frame per jet, and whether the jet has a mass to scale."
+    "Matrix into the frame of Algorithm 1 per jet, and whether the jet has a mass to scale."
     along_x = _along_x(total)
     mt, t = (along_x @ total[..., None])[:, :2, 0].T
     m = ((mt - t) * (mt + t)).clamp(min=0).sqrt()
@@ -135,7 +135,7 @@ def algorithm_1(
 def _hardest_kt(p4, alive, n, *options, dtype):
     start = torch.eye(4, dtype=p4.dtype, device=p4.device).expand(len(p4), 4, 4)
     frame, _, p, h, f, alive = _settle(p4, alive, start, dtype, *options)
-    kt = torch.addcmul(h * h, f, f).mul_(p).mul_(p).add_(1).mul_(alive)   # real constituents first, even at kt = 0
+    kt = torch.addcmul(h * h, f, f).mul_(p).mul_(p).masked_fill_(~alive, -1)   # real constituents first, even at kt = 0
     best = kt.topk(min(n, kt.shape[1]), 1).indices
     _, lead, p, h, f, alive = _settle(p4.gather(2, best[:, None].expand(-1, 4, -1)), alive.gather(1, best), frame, dtype, *options)
     return p, h, f, alive, lead

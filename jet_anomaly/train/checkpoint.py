@@ -62,6 +62,12 @@ def read_checkpoint(
     except (SafetensorError, KeyError, ValueError) as e:
         raise ValueError(f"{path} is damaged or no checkpoint of this library ({e}).") from e
 
+def _lay_out(optimizer):
+    "Moments in the memory order of their weights: a fused optimiser walks through both side by side."
+    for weight, state in optimizer.state.items():
+        for k, v in state.items():
+            if torch.is_tensor(v) and v.shape == weight.shape: state[k] = torch.empty_like(weight, dtype=v.dtype).copy_(v)
+
 def load_checkpoint(
     path,            # file written by `save_checkpoint`
     model,           # `nn.Module` of the same architecture; filled in place
@@ -72,7 +78,9 @@ def load_checkpoint(
     tensors, plain = read_checkpoint(path)
     try: model.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith("model.")})
     except RuntimeError as e: raise ValueError(f"{path} was made by another architecture: {e}") from e
-    if optimizer is not None: optimizer.load_state_dict(_unflatten(tensors, plain["optimizer"]))
+    if optimizer is not None:
+        optimizer.load_state_dict(_unflatten(tensors, plain["optimizer"]))
+        _lay_out(optimizer)
     if random:
         torch.set_rng_state(tensors["random.cpu"])
         if "random.cuda" in tensors and torch.cuda.is_initialized(): torch.cuda.set_rng_state(tensors["random.cuda"])

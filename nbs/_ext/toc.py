@@ -7,7 +7,8 @@ from pathlib import Path
 import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
-NBS = ROOT / "nbs"
+NBS, LIBRARY = ROOT / "nbs", ROOT / "jet_anomaly"
+PARTS = ["data", "represent", "train", "detect", "evaluate", "search", "cli"]  # in the order in which they may import one another
 
 
 def files(chapters):
@@ -18,15 +19,10 @@ def toc(book):
     "The table of contents of Jupyter Book for the `book` of _quarto.yml."
     front, *rest = [c for c in book["chapters"] if isinstance(c, str)]
     parts = [{"caption": "Start here", "chapters": files(rest)}] if rest else []
-    parts += [{"caption": c["part"], "chapters": files(c["chapters"])} for c in book["chapters"] if isinstance(c, dict)]
-    api = sorted(NBS.glob("api/*.md"), key=order)
-    parts.append({"caption": "Reference", "chapters": files(p.relative_to(NBS) for p in api) + [{"file": "bibliography"}]})
+    parts += [{"caption": c["part"], "numbered": 1, "chapters": files(c["chapters"])} for c in book["chapters"] if isinstance(c, dict)]
+    api = [f"api/{p}" for p in PARTS if (LIBRARY / f"{p}.py").exists() or [*LIBRARY.glob(f"{p}/[!_]*.py")]]
+    parts.append({"caption": "Reference", "chapters": files(api + ["bibliography"])})
     return {"format": "jb-book", "root": str(Path(front).with_suffix("")), "parts": parts}
-
-
-def order(page):
-    "API pages stand in the order in which the parts may import one another."
-    return ["data", "represent", "train", "detect", "evaluate", "search", "cli"].index(page.stem)
 
 
 if __name__ == "__main__":
