@@ -51,8 +51,8 @@ def _flipped(x, y, w):
 # %% ../../nbs/represent/05_images.ipynb #c014
 def _pixel(x, y, pixels, extent):
     "Number of the pixel (jets, constituents), and whether it is inside; as `numpy.histogram2d`, the far edge belongs to the last pixel."
-    edge = lambda v: torch.where(v == extent, pixels - 1, ((v + extent) * (pixels / (2 * extent))).floor())
-    ix, iy = edge(x), edge(y)
+    def index(v): return torch.where(v == extent, pixels - 1, ((v + extent) * (pixels / (2 * extent))).floor())
+    ix, iy = index(x), index(y)
     inside = (ix >= 0) & (ix < pixels) & (iy >= 0) & (iy < pixels)
     return torch.where(inside, ix * pixels + iy, 0).long(), inside
 

@@ -10,17 +10,17 @@ from copy import deepcopy
 
 import numpy as np
 import torch
+from fastcore.basics import patch
 from torch import nn
 
 from .align import centre_and_rotate
 from .kinematics import jet_p4, pt
 
-# %% ../../nbs/represent/03_scale.ipynb #c005
+# %% ../../nbs/represent/03_scale.ipynb #c008
 class Representation(nn.Module):
     """What a detector sees of a jet: a subclass defines `unscaled` and, where there are constants to fit, `learn` and `scaled`.
 
     `learn` gets what `observed` answers for the training jets, by default the unscaled representation.
-
     Fitted constants are buffers: they are saved with the model and move with it from device to device.
     """
     needs = ()  # names of the `jets.features` that `forward` reads
@@ -47,9 +47,9 @@ class Representation(nn.Module):
             raise RuntimeError(f"{type(self).__name__} holds no fitted constants: call fit(training_jets), or load a state dict that has them.")
         return self.scaled(*_tuple(self.unscaled(p4, mask, **features)))
 
-# %% ../../nbs/represent/03_scale.ipynb #c006
 def _tuple(a): return a if isinstance(a, tuple) else (a,)
 
+# %% ../../nbs/represent/03_scale.ipynb #c010
 def batches(
     jets,       # `Jets`
     needs,      # names of features
@@ -62,20 +62,17 @@ def batches(
     def to(a): return torch.as_tensor(np.ascontiguousarray(a)).to(device)
     for start in range(0, len(jets), batch_size):
         part = slice(start, start + batch_size)
-        real = slice(int(jets.mask[part].sum(1).max()))   # padding beyond the widest jet of the batch is not worth the way
+        real = slice(int(jets.mask[part].sum(1).max()))   # the padding of the batch's widest jet is not worth the way
         yield to(jets.p4[part, real]), to(jets.mask[part, real]), {n: to(jets.features[n][part, real]) for n in needs}
 
-# %% ../../nbs/represent/03_scale.ipynb #c007
-from fastcore.basics import patch
-
-# %% ../../nbs/represent/03_scale.ipynb #c008
+# %% ../../nbs/represent/03_scale.ipynb #c011
 @patch
 @torch.no_grad()
 def fit(self:Representation,
     jets,             # training `Jets`, and only those
     max_jets=100_000, # use this many, evenly spaced
 ):
-    "Fit the constants; returns the representation itself."
+    "Fit the constants; returns the representation itself. Raises `ValueError` for an empty sample."
     if not len(jets): raise ValueError("No jets to fit on: got an empty sample.")
     if self.constant: return self
     if len(jets) > max_jets: jets = jets[np.linspace(0, len(jets) - 1, max_jets).astype(int)]
@@ -91,12 +88,13 @@ def transform(self:Representation,
     batch_size=10_000, # jets per batch
     device="cpu",      # where the answer lives
 ): # tuple of tensors, first axis jets
-    "The representation of all jets, made batch by batch."
+    "The representation of all jets, made batch by batch. Raises `ValueError` for an empty sample."
+    if not len(jets): raise ValueError("No jets to represent: got an empty sample.")
     module = self if self.fitted.device == torch.device(device) else deepcopy(self).to(device)
     parts = [_tuple(module(p4, mask, **f)) for p4, mask, f in batches(jets, self.needs, batch_size, device)]
     return tuple(map(torch.cat, zip(*parts)))
 
-# %% ../../nbs/represent/03_scale.ipynb #c009
+# %% ../../nbs/represent/03_scale.ipynb #c013
 class RobustScale(nn.Module):
     "Per column: subtract the median, divide by the interquartile range; a column whose range is zero is only shifted."
     def __init__(self,
@@ -109,6 +107,7 @@ class RobustScale(nn.Module):
     def fit(self,
         x, # (jets, n_columns)
     ):
+        "Learn median and interquartile range of each column; returns itself."
         low, mid, high = np.quantile(x.cpu().numpy(), [.25, .5, .75], axis=0)
         iqr = np.where(high - low < 10 * np.finfo(np.float32).eps, 1, high - low)
         self.centre.copy_(torch.from_numpy(mid)); self.scale.copy_(torch.from_numpy(iqr))
@@ -117,7 +116,7 @@ class RobustScale(nn.Module):
     def forward(self, x): return (x - self.centre) / self.scale
     def inverse(self, x): return x * self.scale + self.centre
 
-# %% ../../nbs/represent/03_scale.ipynb #c010
+# %% ../../nbs/represent/03_scale.ipynb #c016
 class ScaledFourVectors(Representation):
     "The hardest constituents' four-vectors, aligned, flattened and robustly scaled (arXiv:2007.01850): (jets, 4 n_constituents)."
     def __init__(self,

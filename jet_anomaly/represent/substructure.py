@@ -74,7 +74,7 @@ def n_subjettiness(
     p4,             # (jets, constituents, 4), GeV
     mask,           # (jets, constituents)
     n=(1, 2, 3, 4), # numbers of axes
-    beta=1.,        # @eq-tau
+    beta=1.,        # power of the angle
     r0=1.,          # radius of the jets
     axes="wta_kt",  # where the axes start: "wta_kt", "kt", "wta_ca", "ca"
     refine=0,       # steps that move them towards the minimum; 20 are plenty
@@ -96,7 +96,7 @@ def energy_correlation(
     p4,      # (jets, constituents, 4), GeV
     mask,    # (jets, constituents)
     n=2,     # points: 2 or 3
-    beta=1., # @eq-ecf
+    beta=1., # power of the angle
 ): # (jets,)
     "Normalised n-point energy correlation (arXiv:1305.0007). Raises `ValueError` for other than two or three points."
     if n not in (2, 3): raise ValueError(f"{n}-point correlations are not here; n is 2 or 3.")
@@ -113,7 +113,7 @@ def energy_correlation(
 def c2(
     p4,      # (jets, constituents, 4), GeV
     mask,    # (jets, constituents)
-    beta=1., # @eq-ecf
+    beta=1., # power of the angle
 ): # (jets,)
     "e3 / e2²; 0 for jets of one constituent."
     return energy_correlation(p4, mask, 3, beta) / (energy_correlation(p4, mask, 2, beta)**2 + 1e-30)
@@ -121,7 +121,7 @@ def c2(
 def d2(
     p4,      # (jets, constituents, 4), GeV
     mask,    # (jets, constituents)
-    beta=1., # @eq-ecf
+    beta=1., # power of the angle
 ): # (jets,)
     "e3 / e2³; 0 for jets of one constituent."
     return energy_correlation(p4, mask, 3, beta) / (energy_correlation(p4, mask, 2, beta)**3 + 1e-30)

@@ -22,7 +22,7 @@ class Step(NamedTuple):
     rows: int            # jets that take part
     a: torch.Tensor      # the new cluster's slot
     b: torch.Tensor      # taken over by the last cluster
-    d: torch.Tensor      # @eq-dij, GeV^2p
+    d: torch.Tensor      # distance of the merged pair, GeV^2p
     delta: torch.Tensor  # ΔR of the two
 
 class Clustering:
@@ -142,7 +142,7 @@ def merging_distances(
     n=3,     # distances of the last this many merges
     power=1, # 1: kT, 0: Cambridge/Aachen
 ): # (jets, n): d at which k + 1 clusters became k = 1 … n; GeV² for kT; 0 where there never were as many
-    "Values of @eq-dij of the last merges, the last one first."
+    "Distances of the last merges, the last one first."
     clustering = Clustering(p4, mask, power)
     out = clustering.pt.new_zeros(len(p4), n)
     for step in clustering:
@@ -186,8 +186,8 @@ def subjet_axes(
 def soft_drop(
     p4,        # (jets, constituents, 4), GeV
     mask,      # (jets, constituents)
-    z_cut=.1,  # @eq-softdrop
-    beta=0.,   # @eq-softdrop
+    z_cut=.1,  # smallest share of the pT of two branches that may stay with the softer
+    beta=0.,   # power of the angle in the condition
     r0=1.,     # radius of the jets
 ): # (jets, 4): groomed four-vector in GeV (azimuth from the jet's); z and ΔR of the splitting that passed, (jets,), 0 if none did
     "Jets groomed by soft drop on the Cambridge/Aachen tree (arXiv:1402.2657)."
