@@ -126,7 +126,7 @@ def algorithm_1(
 
 def _hardest_kt(p4, alive, n, *options, dtype):
     p4, _, p, h, f, alive = _settle(p4, alive, *options, dtype=dtype)
-    kt = torch.addcmul(h * h, f, f).mul_(p).mul_(p).add_(1).mul_(alive)   # real constituents first, even at kt = 0
+    kt = torch.addcmul(h * h, f, f).mul_(p).mul_(p).masked_fill_(~alive, -1)   # real constituents first, even at kt = 0
     best = kt.topk(min(n, kt.shape[1]), 1).indices
     _, lead, p, h, f, alive = _settle(p4.gather(2, best[:, None].expand(-1, 4, -1)), alive.gather(1, best), *options, dtype=dtype)
     return p, h, f, alive, lead
