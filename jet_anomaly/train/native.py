@@ -24,7 +24,7 @@ import torch
 from fastcore.basics import patch
 
 from ..data.jets import atomic_path
-from .recurrence import RecurrentVAE, context_terms
+from .recurrence import CONTEXT, RecurrentVAE, context_terms
 
 # %% ../../nbs/train/06_native.ipynb #c009
 log = logging.getLogger(__name__)
@@ -140,20 +140,19 @@ def offsets(
     for k, n in lengths.items(): lines.append(f"{prefix}{k} = {at}"); at = f"{prefix}{k} + {n}"
     return f"enum {{ {', '.join(lines)}, {total} = {at} }};\n"
 
-print(offsets({"x": "X", "a": "H"}, "r_", "R"))
-
-# %% ../../nbs/train/06_native.ipynb #c019
+# %% ../../nbs/train/06_native.ipynb #c020
 FORWARD_C = r"""
-static void load(int T, int n, const int *jet, const float *a, int width, v *y, int step) {
-  FOR(l, L) FOR(t, n) FOR(i, width) y[i + t * step][l] = jet[l] < 0 ? 0 : a[((long)jet[l] * T + t) * width + i];
+static void load(int T, int n, const int *jet, const int *length, const float *a, int width, v *y, int step) {
+  FOR(l, L) FOR(t, n) FOR(i, width) y[i + t * step][l] = t < length[l] ? a[((long)jet[l] * T + t) * width + i] : 0;
 }
-static void store(int T, int n, const int *jet, const v *y, float *a) { FOR(l, L) if (jet[l] >= 0) FOR(t, n) a[(long)jet[l] * T + t] = y[t][l]; }
+static void store(int T, const int *jet, const int *length, const v *y, float *a) { FOR(l, L) FOR(t, length[l]) a[(long)jet[l] * T + t] = y[t][l]; }
 #define DENSE(O_, I_, W_, B_, from, to) fill(O_, w + B_, r + to); add(O_, I_, w + W_, r + from, r + to);
 #define RELU(at) FOR(i, H) r[at + i] = relu(r[at + i]);
-static void forward_block(int T, int n, const int *jet, const float *w, const float *x, const float *noise, const float *context, v *r, float *kl, float *error) {
-  v c[5 * H], h[H], K[n], E[n];
+static void forward_block(int T, const int *jet, const int *length, const float *w, const float *x, const float *noise, const float *context, v *r, float *kl, float *error) {
+  int n = length[0];  /* the longest */
+  v c[5 * H], h[H], K[T], E[T];
   FOR(i, 5 * H) FOR(l, L) c[i][l] = jet[l] < 0 ? 0 : context[(long)jet[l] * 5 * H + i];
-  fill(H, 0, h); load(T, n, jet, x, X, r + r_x, R); load(T, n, jet, noise, Z, r + r_n, R);
+  fill(H, 0, h); load(T, n, jet, length, x, X, r + r_x, R); load(T, n, jet, length, noise, Z, r + r_n, R);
   for (int t = 0; t < n; t++, r += R) {
     FOR(i, H) { r[r_h + i] = h[i]; r[r_k + i] = all(0); r[r_e + i] = c[3 * H + i]; r[r_d + i] = c[4 * H + i]; }
     FOR(i, 3 * H) r[r_g + i] = c[i];
@@ -174,11 +173,11 @@ static void forward_block(int T, int n, const int *jet, const float *w, const fl
     FOR(i, Z) { v q = r[r_s + i] / r[r_t + i], d = (r[r_m + i] - r[r_p + i]) / r[r_t + i]; K[t] += 0.5f * (q * q + d * d - 1) - vlog(q); }
     FOR(i, X) { v d = r[r_o + i] - r[r_x + i]; E[t] += d * d * (1.f / X); }
   }
-  store(T, n, jet, K, kl); store(T, n, jet, E, error);
+  store(T, jet, length, K, kl); store(T, jet, length, E, error);
 }
 """
 
-# %% ../../nbs/train/06_native.ipynb #c021
+# %% ../../nbs/train/06_native.ipynb #c022
 BACKWARD_C = r"""
 #define BACK(O_, I_, W_, from, to) add_back(O_, I_, w + W_, d + from, d + to);
 #define PASS(at) FOR(i, H) d[at + i] = choose(r[at + i] > 0, d[at + i], all(0));
@@ -211,12 +210,13 @@ static void backward_steps(int n, const float *w, const v *K, const v *E, const 
 }
 """
 
-# %% ../../nbs/train/06_native.ipynb #c023
+# %% ../../nbs/train/06_native.ipynb #c024
 GRADIENT_C = r"""
 #define GRAD(O_, I_, to, from, W_, B_) outer(n, O_, I_, d + to, r + from, g + W_, B_);
-static void backward_block(int T, int n, const int *jet, const float *w, const float *gkl, const float *gerror, const v *r, v *d, float *g, float *gcontext) {
-  v K[n], E[n];
-  load(T, n, jet, gkl, 1, K, 1); load(T, n, jet, gerror, 1, E, 1);
+static void backward_block(int T, const int *jet, const int *length, const float *w, const float *gkl, const float *gerror, const v *r, v *d, float *g, float *gcontext) {
+  int n = length[0];
+  v K[T], E[T];
+  load(T, n, jet, length, gkl, 1, K, 1); load(T, n, jet, length, gerror, 1, E, 1);
   backward_steps(n, w, K, E, r, d);
   GRAD(H, X, r_a, r_x, w_W1, g + w_B1) GRAD(H, H, r_b, r_a, w_W2, g + w_B2) GRAD(3 * H, H, r_g, r_b, w_GX, 0) GRAD(3 * H, H, r_g, r_z, w_GZ, 0)
   GRAD(2 * H, H, r_g, r_h, w_GH, 0) GRAD(H, H, r_k, r_h, w_GH + 2 * H * H, 0) GRAD(H, H, r_e, r_b, w_EX, 0) GRAD(H, H, r_e, r_h, w_EH, 0)
@@ -231,15 +231,16 @@ static void backward_block(int T, int n, const int *jet, const float *w, const f
   }
 }
 int sizes(int which) { return which ? R * L : NW; }
-void forward(int T, int first, int last, const int *jets, const int *steps, const float *w, const float *x, const float *noise, const float *context, float *record, float *kl, float *error) {
-  for (int b = first; b < last; b++) forward_block(T, steps[b], jets + b * L, w, x, noise, context, (v *)record + (long)b * R * T, kl, error);
+void forward(int T, int first, int last, const int *jets, const int *lengths, const float *w, const float *x, const float *noise, const float *context, float *record, float *kl, float *error) {
+  for (int b = first; b < last; b++) forward_block(T, jets + b * L, lengths + b * L, w, x, noise, context, (v *)record + (long)b * R * T, kl, error);
 }
-void backward(int T, int first, int last, const int *jets, const int *steps, const float *w, const float *gkl, const float *gerror, const float *record, float *work, float *g, float *gcontext) {
-  for (int b = first; b < last; b++) backward_block(T, steps[b], jets + b * L, w, gkl, gerror, (const v *)record + (long)b * R * T, (v *)work, g, gcontext);
+void backward(int T, int first, int last, const int *jets, const int *lengths, const float *w, const float *gkl, const float *gerror, const float *record, float *work, float *g, float *gcontext) {
+  for (int b = first; b < last; b++) backward_block(T, jets + b * L, lengths + b * L, w, gkl, gerror, (const v *)record + (long)b * R * T, (v *)work, g, gcontext);
 }
 """
 
-# %% ../../nbs/train/06_native.ipynb #c024
+# %% ../../nbs/train/06_native.ipynb #c025
+@lru_cache(maxsize=None)
 def vrnn_library(
     inputs, # numbers per step
     hidden, # width
@@ -249,7 +250,7 @@ def vrnn_library(
     source = LANE_C + offsets(RECORD, "r_", "R") + offsets(WEIGHTS, "w_", "NW") + PRODUCT_C + FORWARD_C + BACKWARD_C + GRADIENT_C
     return compile_c(source, (("X", inputs), ("H", hidden), ("Z", latent)))
 
-# %% ../../nbs/train/06_native.ipynb #c026
+# %% ../../nbs/train/06_native.ipynb #c027
 def _aligned(n):
     "n floats at an address that is a multiple of 64."
     a = torch.empty(n + LANES)
@@ -257,10 +258,11 @@ def _aligned(n):
 
 def in_lanes(
     lengths, # (jets,) int
-): # (blocks × LANES,) the jets, −1 in empty lanes, and (blocks,) the steps of each block; int32
-    "Jets in blocks, the longest first."
-    order = lengths.argsort(descending=True, stable=True)
-    return torch.cat([order, order.new_full((-len(order) % LANES,), -1)]).int(), lengths[order][::LANES].int().contiguous()
+): # two (blocks × LANES,) int32: the jets, −1 in empty lanes, and their lengths
+    "Jets in blocks of lanes, the longest first."
+    length, order = lengths.int().sort(descending=True, stable=True)
+    spare = -len(order) % LANES
+    return torch.nn.functional.pad(order.int(), (0, spare), value=-1), torch.nn.functional.pad(length, (0, spare))
 
 def _threads(blocks):
     "(first, last) block of each thread."
@@ -278,31 +280,32 @@ def _spread(call, parts):
 
 def _at(t): return ctypes.c_void_p(t.data_ptr())
 
-# %% ../../nbs/train/06_native.ipynb #c027
+# %% ../../nbs/train/06_native.ipynb #c028
 class _Errors(torch.autograd.Function):
     @staticmethod
     def forward(ctx, library, x, noise, context, lengths, weights):
         n, T, _ = x.shape
-        jets, steps = in_lanes(lengths)
-        record, kl, error = _aligned(len(steps) * T * library.sizes(1)), x.new_zeros(n, T), x.new_zeros(n, T)
+        jets, lengths = in_lanes(lengths)
+        blocks = len(jets) // LANES
+        record, kl, error = _aligned(blocks * T * library.sizes(1)), x.new_zeros(n, T), x.new_zeros(n, T)
         x, noise, context, weights = (t.contiguous() for t in (x, noise, context, weights))
-        def call(i, first, last): library.forward(T, first, last, *map(_at, (jets, steps, weights, x, noise, context, record, kl, error)))
-        _spread(call, _threads(len(steps)))
+        def call(i, first, last): library.forward(T, first, last, *map(_at, (jets, lengths, weights, x, noise, context, record, kl, error)))
+        _spread(call, _threads(blocks))
         ctx.library, ctx.record = library, record
-        ctx.save_for_backward(jets, steps, context, weights)
+        ctx.save_for_backward(jets, lengths, context, weights)
         return kl, error
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, to_kl, to_error):
-        (jets, steps, context, weights), T = ctx.saved_tensors, to_kl.shape[1]
-        to_kl, to_error, to_context, parts = to_kl.contiguous(), to_error.contiguous(), torch.empty_like(context), _threads(len(steps))
+        (jets, lengths, context, weights), T = ctx.saved_tensors, to_kl.shape[1]
+        to_kl, to_error, to_context, parts = to_kl.contiguous(), to_error.contiguous(), torch.empty_like(context), _threads(len(jets) // LANES)
         sums, work = weights.new_zeros(len(parts), len(weights)), [_aligned(T * ctx.library.sizes(1)) for _ in parts]
-        def call(i, first, last): ctx.library.backward(T, first, last, *map(_at, (jets, steps, weights, to_kl, to_error, ctx.record, work[i], sums[i], to_context)))
+        def call(i, first, last): ctx.library.backward(T, first, last, *map(_at, (jets, lengths, weights, to_kl, to_error, ctx.record, work[i], sums[i], to_context)))
         _spread(call, parts)
         return None, None, None, to_context, None, sums.sum(0)
 
-# %% ../../nbs/train/06_native.ipynb #c029
+# %% ../../nbs/train/06_native.ipynb #c030
 RecurrentVAE.stepwise = RecurrentVAE.errors  # the loop, for where there is no kernel and to check against
 
 @patch
@@ -318,11 +321,11 @@ def errors(self:RecurrentVAE,
     context=None, # (sequences, variables)
     lengths=None, # (sequences,) how many steps count; all by default
 ): # KL divergence and mean squared error, each (sequences, steps)
-    "The two errors of every step; those beyond a sequence's length mean nothing."
+    "The two errors of every step; zero beyond a sequence's length."
     library = self.native() if x.dtype == torch.float32 and not x.requires_grad else None
-    if library is None: return self.stepwise(x, noise, context)
+    if library is None: return self.stepwise(x, noise, context, lengths)
     n, T, _ = x.shape
     if noise is None: noise = x.new_zeros(n, T, self.latent)
     if lengths is None: lengths = torch.full((n,), T)
-    shared = context_terms(self.weights(), self.hidden, context).expand(n, -1)
+    shared = context_terms(self.weights(*CONTEXT), self.hidden, context).expand(n, -1)
     return _Errors.apply(library, x, noise, shared, lengths, self.flat[:library.sizes(0)])
