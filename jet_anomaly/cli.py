@@ -260,4 +260,4 @@ def demo(args):
     beside = "mean_square", "pca", "isolation_forest"
     for name in beside: step("train", name, out / "qcd_train.h5", "--out", out / name, "--seed", args.seed)
     return step("evaluate", out / "vae", "--background", out / "qcd_test.h5", *(f"--signal={s}={out / s}.h5" for s in ("w", "top", "higgs4")),
-                *(f"--beside={out / name}" for name in beside), "--out", out / "report")
+                *(f"--beside={out / name}" for name in beside), "--out", out)

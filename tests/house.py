@@ -33,6 +33,9 @@ def run(*command, cwd=ROOT, timeout=600, **env):
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         pytest.fail(f"took longer than {timeout} s: {shlex.join(map(str, command))}\n{process.communicate()[0][-4000:]}", pytrace=False)
+    except BaseException:  # interrupted: the children go too
+        os.killpg(process.pid, signal.SIGKILL)
+        raise
     if process.returncode: pytest.fail(f"exit {process.returncode}: {shlex.join(map(str, command))}\n{output[-8000:]}", pytrace=False)
     return output
 

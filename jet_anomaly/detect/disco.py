@@ -14,7 +14,7 @@ from .detector import Penalty, detector_class, observable, register
 from ..represent.kinematics import wide
 from ..train.schedules import schedule, settled
 
-# %% ../../nbs/detect/05_disco.ipynb #c004
+# %% ../../nbs/detect/05_disco.ipynb #c008
 def mean_distance(
     x, # (…, n)
 ): # (…, n)
@@ -26,7 +26,7 @@ def mean_distance(
     d = value * (2 * k + 2 - n) - 2 * below + below[..., -1:]
     return torch.zeros_like(d).scatter(-1, index, d / n)
 
-# %% ../../nbs/detect/05_disco.ipynb #c005
+# %% ../../nbs/detect/05_disco.ipynb #c011
 def _sign_sums(x, y):
     "Σ_j sgn(x_i − x_j) sgn(y_i − y_j) · (1, x_j, y_j) for every i: (…, n, 3). Signs have no gradient, and their n² are never held at once."
     v = torch.stack([torch.ones_like(x), x, y], -1)
@@ -42,9 +42,10 @@ def mean_product(
 ): # (…,)
     "Mean of |x_i − x_j| |y_i − y_j| over i and j."
     with torch.no_grad(), torch.autocast(x.device.type, enabled=False): one, sx, sy = _sign_sums(x.float(), y.float()).to(x.dtype).unbind(-1)
-    return (2 * x * y * one - x * sy - y * sx).mean(-1) / x.shape[-1]
+    cross = x * sy + y * sx  # each half stands for both, so the gradient counts it twice and the value once
+    return (2 * x * y * one - 2 * cross + cross.detach()).mean(-1) / x.shape[-1]
 
-# %% ../../nbs/detect/05_disco.ipynb #c006
+# %% ../../nbs/detect/05_disco.ipynb #c012
 def distance_correlation(
     x,             # (…, n)
     y,             # (…, n)
@@ -66,7 +67,7 @@ def _standard(v):
     spread = v.detach().square().mean(-1, keepdim=True).sqrt()
     return v / torch.where(spread > 0, spread, 1)
 
-# %% ../../nbs/detect/05_disco.ipynb #c007
+# %% ../../nbs/detect/05_disco.ipynb #c018
 class DisCo(Penalty):
     "λ times the distance correlation between a term of the loss and an observable of the jets (arXiv:2001.05310)."
     name = "disco"
@@ -105,7 +106,7 @@ class DisCo(Penalty):
         x = share * x - (share - 1) * x.detach()
         return torch.cat([x, old[0]])[None], torch.cat([y, old[1]])[None]
 
-# %% ../../nbs/detect/05_disco.ipynb #c008
+# %% ../../nbs/detect/05_disco.ipynb #c021
 VAE = detector_class("vae")
 
 @dataclass

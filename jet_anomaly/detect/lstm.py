@@ -15,7 +15,7 @@ from ..represent.emd import reconstruction_emd
 from ..represent.scale import ScaledFourVectors
 from ..train.latent import Variational, VariationalConfig, gaussian
 
-# %% ../../nbs/detect/04_lstm_vae.ipynb #c004
+# %% ../../nbs/detect/04_lstm_vae.ipynb #c008
 @dataclass
 class LSTMConfig(VariationalConfig):
     latent: int = 10          # numbers in the bottleneck

@@ -88,13 +88,25 @@ def _seam(self:Calibration):
     return self.arrays["score"][i], self.arrays["efficiency"][i]
 
 @patch
+def _values(self:Calibration, scores):
+    "P-values, which of them are extrapolated, and the fits there."
+    if not hasattr(self, "arrays"): raise ValueError("This Calibration is not fitted; call fit(scores) with background set aside for it.")
+    s = _column(scores, "scores").astype(np.float64)
+    p, (seam, at_seam) = _falling_interp(s, self.arrays["score"], self.arrays["efficiency"]), self._seam()
+    far = s > seam
+    fits = self._extrapolate(s[far])
+    p[far] = fits[0] * at_seam / self._extrapolate(np.array([seam]))[0]
+    return p, far, fits
+
+@patch
 @in_kind
 def p_value(self:Calibration,
     scores,  # (jets,)
 ) -> np.ndarray:  # (jets,) between 0 and 1; never zero
     "The fraction of background that scores at least as high. Raises `ValueError` before `fit`."
-    return self.p_value_band(scores).value
+    return np.clip(self._values(scores)[0], 1e-300, 1)
 
+# %% ../../nbs/evaluate/03_calibrate.ipynb #c017
 @patch
 @in_kind
 def p_value_band(self:Calibration,
@@ -102,15 +114,8 @@ def p_value_band(self:Calibration,
     level=.6827,  # of the band
 ) -> Band:        # value, low, high, each (jets,)
     "The p-values with the uncertainty of the calibration: binomial where jets are counted, that of the tail fit beyond."
-    if not hasattr(self, "arrays"): raise ValueError("This Calibration is not fitted; call fit(scores) with background set aside for it.")
-    s = _column(scores, "scores").astype(np.float64)
-    p = _falling_interp(s, self.arrays["score"], self.arrays["efficiency"])
-    n, edges = self.jets, (.5 - level / 2, .5 + level / 2)
+    (p, far, fits), n, edges = self._values(scores), self.jets, (.5 - level / 2, .5 + level / 2)
     low, high = (beta.ppf(e, n * p + .5, n * np.maximum(1 - p, 0) + .5) for e in edges)
-    seam, at_seam = self._seam()
-    far = s > seam
-    fits = self._extrapolate(s[far])
-    p[far] = fits[0] * at_seam / self._extrapolate(np.array([seam]))[0]
     low[far], high[far] = p[far] * np.quantile(fits[1:], edges, axis=0) / fits[0]
     return Band(*(np.clip(x, 1e-300, 1) for x in (p, np.minimum(low, p), np.maximum(high, p))))
 
@@ -118,7 +123,7 @@ def _falling_interp(s, x, y):
     "Linear between the points; a jet exactly at a point gets its value; 1 below all."
     return np.where(s < x[0], 1, np.interp(s, x, y))
 
-# %% ../../nbs/evaluate/03_calibrate.ipynb #c023
+# %% ../../nbs/evaluate/03_calibrate.ipynb #c024
 @patch
 @in_kind
 def threshold(self:Calibration,
@@ -134,7 +139,7 @@ def threshold(self:Calibration,
     counted = np.interp(-at, -self.arrays["efficiency"], self.arrays["score"])
     return np.where(at < at_seam, self.arrays["threshold"][0] + y, counted)[()]
 
-# %% ../../nbs/evaluate/03_calibrate.ipynb #c025
+# %% ../../nbs/evaluate/03_calibrate.ipynb #c026
 @patch
 def save(self:Calibration,
     path,  # a .safetensors file

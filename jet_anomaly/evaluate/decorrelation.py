@@ -103,21 +103,18 @@ def _sums_below(rank, values):
     for digit in range(max(n - 1, 1).bit_length() - 1, -1, -1):
         r = rank[order]
         one, block = (r >> digit) & 1 == 1, r >> (digit + 1)
-        start = np.flatnonzero(np.r_[True, block[1:] != block[:-1]])
-        running = np.cumsum(np.where(one[:, None], 0, values[order]), 0)
-        before = np.concatenate([np.zeros((1, values.shape[1])), running])[start]          # what earlier blocks collected
-        which = np.repeat(np.arange(len(start)), np.diff(np.append(start, n)))
-        out[order[one]] += (running - before[which])[one]
-        order = _partition(order, one, start, which)
+        start = np.flatnonzero(np.concatenate([[True], block[1:] != block[:-1]]))
+        size = np.diff(np.append(start, n))
+        zeros = np.cumsum(~one)                                              # so far, over all blocks …
+        before = np.repeat(np.concatenate([[0], zeros])[start], size)        # … and up to the block
+        running = np.concatenate([np.zeros((1, values.shape[1])), np.cumsum(values[order[~one]], 0)])
+        out[order[one]] += running[zeros[one]] - running[before[one]]
+        order = _partition(order, one, zeros, before, np.repeat(start, size), np.repeat(np.add.reduceat(~one, start, dtype=np.int64), size))
     return out
 
-def _partition(order, one, start, which):
+def _partition(order, one, zeros, before, start, in_block):
     "Within each block the zeros first, then the ones, both in their order."
-    zeros = np.cumsum(~one)
-    zeros_before = np.append(0, zeros)[start]
-    in_block = np.add.reduceat(~one, start, dtype=np.int64)
-    z = zeros - zeros_before[which]                                # zeros of this block so far
-    position = start[which] + np.where(one, in_block[which] + np.arange(len(one)) - start[which] - z, z - 1)
+    position = np.where(one, in_block + np.arange(len(one)) + before - zeros, start + zeros - before - 1)
     out = np.empty_like(order); out[position] = order
     return out
 
@@ -188,33 +185,47 @@ def mean_profile(
     return centre, middle, np.sqrt(total(w ** 2 * shift ** 2)[keep]) / sums[keep]
 
 # %% ../../nbs/evaluate/02_decorrelation.ipynb #c040
+def _bisect(rows, row, s, right):
+    "Like `np.searchsorted`, each value in its own sorted row."
+    low, high = np.zeros(len(s), np.int64), np.full(len(s), rows.shape[1])
+    for _ in range(rows.shape[1].bit_length()):
+        middle = (low + high) // 2
+        v = rows[row, np.minimum(middle, rows.shape[1] - 1)]
+        further = ((v <= s) if right else (v < s)) & (middle < high)
+        low, high = np.where(further, middle + 1, low), np.where(further, high, middle)
+    return low
+
+# %% ../../nbs/evaluate/02_decorrelation.ipynb #c041
 def conditional_tail(
     s,           # (jets,) scores
-    neighbours,  # (jets, k) scores of the background jets each is compared with
-    weights,     # (jets, k)
+    row,         # (jets,) which row of neighbours each is compared with
+    neighbours,  # (rows, k) scores of background jets, each row rising
+    weights,     # (rows, k) theirs, each row with a positive sum
 ) -> np.ndarray: # (jets,) between 0 and 1
-    "P(score ≥ s) in each row: mid-ranks, linear between neighbours, exponential beyond the last of them."
-    column, total = s[:, None], weights.sum(1)
-    upper = np.where(neighbours >= column, neighbours, np.inf).min(1)     # the next neighbours on either side
-    lower = np.where(neighbours <= column, neighbours, -np.inf).max(1)
-    above, at_upper, at_lower = ((weights * chosen).sum(1) / total for chosen in (neighbours > column, neighbours == upper[:, None], neighbours == lower[:, None]))
-    with np.errstate(invalid="ignore"):
-        part = (upper - s) / np.where(upper > lower, upper - lower, 1)    # 1 at the lower neighbour, 0 at the upper
-        p = np.where(upper > lower, above - at_upper / 2 + part * (at_upper + at_lower) / 2, above + at_upper / 2)
-    for beyond, sign in (np.isinf(upper), 1), (np.isinf(lower), -1):
-        p[beyond] = (1 - sign) / 2 + sign * _beyond(sign * s[beyond], sign * neighbours[beyond], weights[beyond]) / total[beyond]
+    "P(score ≥ s) in a row: mid-ranks, linear between neighbours, exponential beyond the last of them."
+    k = neighbours.shape[1]
+    below = np.cumsum(weights, 1) / weights.sum(1, keepdims=True)
+    half = weights / weights.sum(1, keepdims=True) / 2
+    def up_to(i): return np.where(i > 0, below[row, np.maximum(i, 1) - 1], 0)
+    left, right = (_bisect(neighbours, row, s, side) for side in (False, True))
+    tied = 1 - (up_to(left) + up_to(right)) / 2
+    i = np.clip(left, 1, k - 1)                                              # between neighbours i − 1 and i
+    low, high = neighbours[row, i - 1], neighbours[row, i]
+    part = np.clip((s - low) / np.where(high > low, high - low, 1), 0, 1)
+    between = 1 - below[row, i - 1] + (1 - part) * half[row, i - 1] - part * half[row, i]
+    p = np.where(left < right, tied, between)
+    for beyond, sign, edge in (left == k, 1, k - 1), (right == 0, -1, 0):
+        excess = sign * (s[beyond] - neighbours[row[beyond], edge]) / _tail_scale(sign * neighbours[:, ::sign])[row[beyond]]
+        p[beyond] = (sign < 0) + sign * half[row[beyond], edge] * np.exp(-excess)
     return p
 
-def _beyond(s, neighbours, weights):
-    "Half the weight of the largest neighbour times exp(−excess/scale) above it; the scale is the mean excess of the upper tenth."
-    if not len(s): return s
-    k = min(neighbours.shape[1] * 9 // 10, neighbours.shape[1] - 2)
-    top = np.partition(neighbours, k, axis=1)[:, k:]
-    largest, excess = top.max(1), (top - top[:, :1]).mean(1)
-    scale = np.where(excess > 0, excess, neighbours.std(1) + 1e-300)      # a score of few values may tie at the top
-    return (weights * (neighbours == largest[:, None])).sum(1) / 2 * np.exp(-(s - largest) / scale)
+def _tail_scale(rows):
+    "Mean excess over the upper tenth of each rising row; a score of few values may tie there, and then its spread must do."
+    top = rows[:, min(rows.shape[1] * 9 // 10, rows.shape[1] - 2):]
+    excess = (top - top[:, :1]).mean(1)
+    return np.where(excess > 0, excess, rows.std(1) + 1e-300)
 
-# %% ../../nbs/evaluate/02_decorrelation.ipynb #c042
+# %% ../../nbs/evaluate/02_decorrelation.ipynb #c043
 class MassDecorrelated:
     """A score's rank among background jets of similar mass, as a normal quantile: a fixed-efficiency cut at every mass.
 
@@ -242,7 +253,7 @@ class MassDecorrelated:
         self.mass, self.scores, self.weights = (a[order].astype(np.float64) for a in (mass, scores, w))
         return self
 
-# %% ../../nbs/evaluate/02_decorrelation.ipynb #c044
+# %% ../../nbs/evaluate/02_decorrelation.ipynb #c045
 def normal_quantile(
     s,         # (jets,) scores
     reference, # (reference jets,) scores of the background
@@ -258,7 +269,7 @@ def normal_quantile(
 
 def _rise(x, y, i, j): return (y[min(j, len(x) - 1)] - y[max(i, 0)]) / (x[min(j, len(x) - 1)] - x[max(i, 0)]) if len(x) > 1 else 1.
 
-# %% ../../nbs/evaluate/02_decorrelation.ipynb #c045
+# %% ../../nbs/evaluate/02_decorrelation.ipynb #c046
 def _slopes(x, y, w, first, k):
     "Weighted least-squares slope of y against x in each window [first, first + k), and where the line explains all but a thousandth."
     sums = np.concatenate([np.zeros((1, 6)), np.cumsum(np.stack([w, w * x, w * y, w * x * x, w * x * y, w * y * y], 1), 0)])
@@ -267,33 +278,48 @@ def _slopes(x, y, w, first, k):
     spread = xx > 1e-12 * s * sxx
     return np.where(spread, xy / np.where(spread, xx, 1), 0), xx * yy - xy ** 2 <= 1e-3 * xx * yy
 
-# %% ../../nbs/evaluate/02_decorrelation.ipynb #c047
+# %% ../../nbs/evaluate/02_decorrelation.ipynb #c048
 @patch
 @in_kind
 def transform(self:MassDecorrelated,
-    scores,     # (jets,)
-    mass,       # (jets,) GeV
-    block=128, # jets at a time, which bounds the memory
+    scores,    # (jets,)
+    mass,      # (jets,) GeV
+    block=256, # windows at a time, which bounds the memory
 ) -> np.ndarray:  # (jets,) normal quantiles; higher is more anomalous
     "The decorrelated score; 0 where the score is the mass and nothing else. Raises `ValueError` before `fit`."
     if not hasattr(self, "mass"): raise ValueError("This MassDecorrelated is not fitted; call fit(scores, mass) with background set aside for it.")
     scores, mass = _column(scores, "scores"), _column(mass, "mass").astype(np.float64)
     if len(scores) != len(mass): raise ValueError(f"{len(scores)} scores and {len(mass)} masses; both must belong to the same jets.")
     (y, s), (x, at) = ([normal_quantile(v, known, self.weights) for v in (known, new)] for known, new in ((self.scores, scores), (self.mass, mass)))
-    first = np.clip(np.searchsorted(self.mass, mass) - self.neighbours // 2, 0, len(self.mass) - self.neighbours)
-    slope, nothing_left = _slopes(x, y, self.weights, first, self.neighbours)
-    inside = np.clip(at, x[0], x[-1])
-    p = [self._tail(*(a[i:i + block] for a in (s, inside, first, slope)), x, y) for i in range(0, len(s), block)]
-    z = np.where(nothing_left, 0, -ndtri(np.clip(np.concatenate(p), 1e-300, 1 - 1e-16)))
+    windows, which = np.unique(self._windows(mass), return_inverse=True)
+    slope, nothing_left = _slopes(x, y, self.weights, windows, self.neighbours)
+    residual = s - slope[which] * np.clip(at, x[0], x[-1])
+    order = np.argsort(which, kind="stable")
+    ends, p = np.searchsorted(which[order], np.arange(0, len(windows) + block, block)), np.empty(len(s))
+    for i, (a, b) in enumerate(zip(ends[:-1], ends[1:])):
+        some = slice(i * block, (i + 1) * block)
+        p[order[a:b]] = self._tail(residual[order[a:b]], which[order[a:b]] - i * block, windows[some], slope[some], x, y)
+    z = np.where(nothing_left[which], 0, -ndtri(np.clip(p, 1e-300, 1 - 1e-16)))
     return z + self.leak * at if self.leak else z
 
+# %% ../../nbs/evaluate/02_decorrelation.ipynb #c049
 @patch
-def _tail(self:MassDecorrelated, s, at, first, slope, x, y):
-    "Tail probability of one block, the neighbours moved along the local line to the mass in question."
-    def window(a): return np.lib.stride_tricks.sliding_window_view(a, self.neighbours)[first]
-    return conditional_tail(s, window(y) + slope[:, None] * (at[:, None] - window(x)), window(self.weights))
+def _windows(self:MassDecorrelated, mass):
+    "The first of the neighbours of each mass; windows start at every twentieth of their width."
+    step = max(self.neighbours // 20, 1)
+    middle = np.searchsorted(self.mass, mass) - self.neighbours // 2
+    return np.clip((middle + step // 2) // step * step, 0, len(self.mass) - self.neighbours)
 
-# %% ../../nbs/evaluate/02_decorrelation.ipynb #c057
+@patch
+def _tail(self:MassDecorrelated, residual, row, windows, slope, x, y):
+    "Tail probability of the jets of some windows, all scores moved along the local line to mass zero."
+    def window(a): return np.lib.stride_tricks.sliding_window_view(a, self.neighbours)[windows]
+    moved, w = window(y) - slope[:, None] * window(x), window(self.weights)
+    order = np.argsort(moved, axis=1)
+    moved, w = (np.take_along_axis(a, order, 1) for a in (moved, w))
+    return conditional_tail(residual, row, moved, w)
+
+# %% ../../nbs/evaluate/02_decorrelation.ipynb #c059
 @in_kind
 def decorrelate(
     scores,            # (jets,) of the background
@@ -314,7 +340,7 @@ def decorrelate(
     pairs = zip(others[::2], others[1::2], strict=True)
     return out, *((even.transform(s, m) + odd.transform(s, m)) / 2 for s, m in pairs)
 
-# %% ../../nbs/evaluate/02_decorrelation.ipynb #c060
+# %% ../../nbs/evaluate/02_decorrelation.ipynb #c062
 def save_arrays(
     path,     # file to write
     arrays,   # name → array
@@ -337,7 +363,7 @@ def load_arrays(
     if header.get("format") != format: raise ValueError(f"{path} holds {header.get('format', 'something else')!r}; expected {format!r}.")
     return arrays, json.loads(header["config"])
 
-# %% ../../nbs/evaluate/02_decorrelation.ipynb #c061
+# %% ../../nbs/evaluate/02_decorrelation.ipynb #c063
 FORMAT = "jet_anomaly mass decorrelation"
 
 @patch
@@ -357,7 +383,7 @@ def load(cls:MassDecorrelated,
     vars(self).update(arrays)
     return self
 
-# %% ../../nbs/evaluate/02_decorrelation.ipynb #c065
+# %% ../../nbs/evaluate/02_decorrelation.ipynb #c067
 @in_kind
 def planing_weights(
     mass,          # (jets,) GeV

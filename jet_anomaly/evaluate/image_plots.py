@@ -16,7 +16,7 @@ from .plots import shapes, style, styled
 def _table(rows, norms, extent, units):
     "Rows {name: [images]} under the titles of `norms`; one colour bar per kind of picture."
     titles = list(norms)
-    with style(axes_grid=False):
+    with style(**{"axes.grid": False}):
         fig, axes = plt.subplots(len(rows), len(titles), figsize=(2.2 * len(titles) + 1.2, 2.2 * len(rows) + .5), squeeze=False, sharex=True, sharey=True)
         drawn = {}
         for line, (name, images) in zip(axes, rows.items()):
@@ -101,7 +101,7 @@ def constituent_shapes(
     "A histogram of every property of the constituents, class beside class; returns the figure."
     names = list(dict.fromkeys(p for _, properties in classes.values() for p in properties))
     if not names: raise ValueError("No property to draw.")
-    with style(axes_grid=True):
+    with style(**{"axes.grid": True}):
         fig, axes = plt.subplots(-(-len(names) // columns), columns, figsize=(3.4 * columns, 2.6 * -(-len(names) // columns)), squeeze=False)
         for ax, name in zip(axes.flat, names):
             values = {k: np.asarray(p[name])[mask] for k, (mask, p) in classes.items() if name in p}

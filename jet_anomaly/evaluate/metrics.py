@@ -13,6 +13,7 @@ from functools import cached_property, wraps
 from typing import NamedTuple
 
 import numpy as np
+from fastcore.basics import patch
 
 # %% ../../nbs/evaluate/01_metrics.ipynb #c008
 def by_label(
@@ -40,7 +41,7 @@ def in_kind(function):
 def _tensors(result, like):
     import torch
     if isinstance(result, np.ndarray): return torch.as_tensor(result.copy(), device=like.device)
-    if isinstance(result, tuple): return tuple(_tensors(x, like) for x in result)
+    if isinstance(result, tuple): return getattr(type(result), "_make", tuple)(_tensors(x, like) for x in result)
     if isinstance(result, Roc): return Roc(*(_tensors(x, like) for x in vars(result).values()))
     return result
 
@@ -91,20 +92,6 @@ class Sweep:
         self.effective = tuple(float(n) if w is None else effective_size(w) for n, w in zip(self.sizes, self.weights))
         self.threshold, self.passing = _merge(*map(np.sort, self.scores))
 
-    def roc(self,
-        drawn=(None, None), # of background and signal: how often each group of jets is drawn, see `replicas`
-    ):
-        "The `Roc` of these jets; on a thinner set of thresholds for drawn ones, if there are very many."
-        thin = slice(None) if drawn[0] is None else self._thin
-        curve = (np.concatenate([[0.], self._efficiency(c, drawn[c], self.passing[c][thin])]) for c in (0, 1))
-        return Roc(*curve, np.concatenate([[np.inf], self.threshold[thin]]), *self.effective)
-
-    def _efficiency(self, c, drawn, passing):
-        if drawn is None and self.weights[c] is None: return passing / self.sizes[c]
-        w, group = self._falling[c]
-        total = np.cumsum(w if drawn is None else w * drawn[group])
-        return total[passing - 1] * (passing > 0) / total[-1]
-
     @cached_property
     def _falling(self):
         "For each class the weights in falling order of score, and the groups the jets belong to."
@@ -118,6 +105,23 @@ class Sweep:
         return slice(None) if n <= 2 * GROUPS else np.concatenate([np.arange(GROUPS), np.linspace(GROUPS, n - 1, GROUPS).astype(int)])
 
 # %% ../../nbs/evaluate/01_metrics.ipynb #c017
+@patch
+def roc(self:Sweep,
+    drawn=(None, None), # of background and signal: how often each group of jets is drawn, see `replicas`
+):
+    "The `Roc` of these jets; on a thinner set of thresholds for drawn ones, if there are very many."
+    thin = slice(None) if drawn[0] is None else self._thin
+    curve = (np.concatenate([[0.], self._efficiency(c, drawn[c], self.passing[c][thin])]) for c in (0, 1))
+    return Roc(*curve, np.concatenate([[np.inf], self.threshold[thin]]), *self.effective)
+
+@patch
+def _efficiency(self:Sweep, c, drawn, passing):
+    if drawn is None and self.weights[c] is None: return passing / self.sizes[c]
+    w, group = self._falling[c]
+    total = np.cumsum(w if drawn is None else w * drawn[group])
+    return total[passing - 1] * (passing > 0) / total[-1]
+
+# %% ../../nbs/evaluate/01_metrics.ipynb #c018
 def effective_size(
     weights, # (jets,)
 ) -> float:
@@ -137,7 +141,7 @@ class Roc:
     def __iter__(self): return iter((self.background, self.signal, self.threshold))
     def __repr__(self): return f"Roc of {self.effective_background:.0f} background and {self.effective_signal:.0f} signal jets (effective), {len(self.threshold)} points"
 
-# %% ../../nbs/evaluate/01_metrics.ipynb #c018
+# %% ../../nbs/evaluate/01_metrics.ipynb #c019
 @in_kind
 def roc(
     background,              # (jets,) scores; or a `Roc`, which is returned as it is
@@ -150,13 +154,13 @@ def roc(
     if signal is None: raise ValueError("Scores of one class only: pass background and signal, or a Roc.")
     return Sweep(background, signal, weights_background, weights_signal).roc()
 
-# %% ../../nbs/evaluate/01_metrics.ipynb #c023
+# %% ../../nbs/evaluate/01_metrics.ipynb #c024
 def auc(background, signal=None, weights_background=None, weights_signal=None) -> float:
     "Area under the ROC curve: 0.5 for a coin, 1 for a perfect score, below 0.5 when signal scores lower than background."
     c = roc(background, signal, weights_background, weights_signal)
     return float(np.trapezoid(_numpy(c.signal), _numpy(c.background)))
 
-# %% ../../nbs/evaluate/01_metrics.ipynb #c030
+# %% ../../nbs/evaluate/01_metrics.ipynb #c031
 def _interpolate(at, x, y, side):
     "y at x = `at` on a rising staircase with vertical pieces; `side` 'left' takes their beginning, 'right' their end."
     at = np.asarray(at, np.float64)
@@ -181,7 +185,7 @@ def efficiency_at(background, signal=None, weights_background=None, weights_sign
     c = roc(background, signal, weights_background, weights_signal)
     return _interpolate(at, _numpy(c.background), _numpy(c.signal), "right")[()]
 
-# %% ../../nbs/evaluate/01_metrics.ipynb #c035
+# %% ../../nbs/evaluate/01_metrics.ipynb #c036
 SIC_EVENTS = 10  # effective background jets that must pass for a point of the SIC to count
 
 def _sic(background, signal, weights_background, weights_signal, floor):
@@ -210,7 +214,7 @@ def sic_efficiency(background, signal=None, weights_background=None, weights_sig
     s, improvement, _ = _sic(background, signal, weights_background, weights_signal, floor)
     return float(s[improvement.argmax()])
 
-# %% ../../nbs/evaluate/01_metrics.ipynb #c039
+# %% ../../nbs/evaluate/01_metrics.ipynb #c040
 class Band(NamedTuple):
     "A value with its lower and upper edge; each a number or an array."
     value: float
@@ -228,7 +232,7 @@ def band(
     low, high = np.quantile(replicas, [.5 - level / 2, .5 + level / 2], axis=0)
     return Band(*(np.asarray(x, np.float64)[()] for x in (value, low, high)))
 
-# %% ../../nbs/evaluate/01_metrics.ipynb #c040
+# %% ../../nbs/evaluate/01_metrics.ipynb #c041
 def _drawn(size, rng):
     "How often each jet is drawn in a bootstrap; or each group of jets, when there are many."
     groups = min(size, GROUPS)
@@ -249,7 +253,7 @@ def replicas(
     rngs = [np.random.default_rng([seed, which]) for which in (0, 1)]
     return np.array([metric(sweep.roc([_drawn(*x) for x in zip(sweep.sizes, rngs)]), **options) for _ in range(n)])
 
-# %% ../../nbs/evaluate/01_metrics.ipynb #c041
+# %% ../../nbs/evaluate/01_metrics.ipynb #c042
 def bootstrap(metric, background, signal=None, weights_background=None, weights_signal=None,
     n=200,        # replicas
     seed=0,       # of the draws
@@ -275,7 +279,7 @@ def paired_bootstrap(
     drawn = [replicas(metric, s, n=n, seed=seed, **options) for s in sweeps]
     return band(np.subtract(*values), np.subtract(*drawn), level)
 
-# %% ../../nbs/evaluate/01_metrics.ipynb #c050
+# %% ../../nbs/evaluate/01_metrics.ipynb #c051
 def seed_band(
     values,       # (seeds, …) one number or array per training
     level=.6827,  # of the central interval
@@ -285,7 +289,7 @@ def seed_band(
     if not len(values): raise ValueError("No values: a seed band needs at least one training.")
     return band(np.median(values, 0), values, level)
 
-# %% ../../nbs/evaluate/01_metrics.ipynb #c053
+# %% ../../nbs/evaluate/01_metrics.ipynb #c054
 def _edges(x, bins, weights=None):
     "Bin edges: as given, or a number of bins of equal population."
     if np.ndim(bins):
@@ -307,7 +311,7 @@ def _bin(x, edges):
     i = np.searchsorted(edges, x, "right") - 1
     return np.where(x == edges[-1], len(edges) - 2, np.where((i < 0) | (i >= len(edges) - 1), -1, i))
 
-# %% ../../nbs/evaluate/01_metrics.ipynb #c054
+# %% ../../nbs/evaluate/01_metrics.ipynb #c055
 @in_kind
 def match_spectrum(
     reference,               # (jets,) the spectrum to follow, say the pT of the background in GeV

@@ -193,7 +193,7 @@ def training_curves(
 
 # %% ../../nbs/evaluate/04_plots.ipynb #c036
 def jet_images(
-    images,              # name → (pixels, pixels) average image, axes η, φ as `represent.images` makes them
+    images,              # name → (pixels, pixels) average image, rows φ, columns η
     extent=None,         # (η low, η high, φ low, φ high)
     unit="mean fraction of $p_T$ per pixel",
 ):
@@ -203,7 +203,7 @@ def jet_images(
     with style(**{"axes.grid": False, "figure.constrained_layout.use": True}):
         fig, axes = plt.subplots(1, len(images), figsize=(2.6 * len(images) + .9, 2.7), squeeze=False, sharex=True, sharey=True)
         for ax, (name, image) in zip(axes[0], images.items()):
-            drawn = ax.imshow(np.where(np.asarray(image) > 0, image, np.nan).T, origin="lower", norm=LogNorm(top * 1e-5, top), cmap="cividis", extent=extent, interpolation="none")
+            drawn = ax.imshow(np.where(np.asarray(image) > 0, image, np.nan), origin="lower", norm=LogNorm(top * 1e-5, top), cmap="cividis", extent=extent, interpolation="none")
             ax.set(title=name, xlabel=r"$\eta$" if extent else "pixel")
         axes[0, 0].set_ylabel(r"$\phi$ [rad]" if extent else "pixel")
         fig.colorbar(drawn, ax=axes, label=unit)

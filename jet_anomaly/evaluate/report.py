@@ -36,7 +36,7 @@ class Sample:
     scores: dict                                     # name → (jets,); higher is more anomalous
     observables: dict = field(default_factory=dict)  # name → (jets,): "pt" and "mass" in GeV, "tau1" …
     weights: np.ndarray | None = None                # (jets,)
-    image: np.ndarray | None = None                  # (pixels, pixels) average image of the class, axes η, φ
+    image: np.ndarray | None = None                  # (pixels, pixels) average image of the class
 
     def __post_init__(self):
         if not self.scores: raise ValueError("A sample needs at least one score.")
@@ -122,10 +122,8 @@ def evaluate(
     detector="detector",  # its name
     score=None,           # which of the scores is the anomaly score; the first by default
     twins=TWINS,          # scores or observables to stand beside it; those the samples lack are left out
-    n=200,                # bootstrap replicas
-    seed=0,               # of the bootstrap
-    match="pt",           # observable whose spectrum all classes shall share
-    bins=20,              # for that spectrum
+    n=200, seed=0,        # bootstrap replicas and their seed
+    match="pt", bins=20,  # observable whose spectrum all classes shall share, and in how many bins
     throughput=None,      # dict: jets per second and the like
     provenance=None,      # dict: where detector and jets come from
 ) -> dict:                # the content of results.json

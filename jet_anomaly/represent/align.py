@@ -10,9 +10,34 @@ import math
 
 import torch
 
-from .kinematics import boost_z, eta, in_blocks, in_kind, jet_p4, phi, planar, pt, rapidity, rotate_x, rotate_z, wide
+from .kinematics import eta, in_blocks, in_kind, jet_p4, phi, pt, rotate_x, wide
 
 # %% ../../nbs/represent/02_align.ipynb #c009
+def _matrix(*entries): return torch.stack(entries, -1).unflatten(-1, (4, 4))
+
+def _along_x(total):
+    "Matrix of @eq-beam per jet: brings `total` (jets, 4) to φ = 0 and η = 0; one where there is no transverse momentum."
+    e, px, py, pz = total.unbind(-1)
+    t, mt = (px**2 + py**2).sqrt(), ((e - pz) * (e + pz)).clamp(min=0).sqrt()
+    good = (t > 0) & (mt > 0)
+    t, mt = torch.where(good, t, 1), torch.where(good, mt, 1)
+    c, s, ch, sh = (torch.where(good, v, w) for v, w in ((px / t, 1), (py / t, 0), (e / mt, 1), (pz / mt, 0)))
+    o = torch.zeros_like(c)
+    return _matrix(ch, o, o, -sh,  o, c, s, o,  o, -s, c, o,  -sh, o, o, ch)
+
+def _about_x(y, z):
+    "Matrix per jet that turns the direction (y, z), each (jets,), into the y axis; one where there is no direction."
+    n = (y**2 + z**2).sqrt()
+    c, s = (torch.where(n > 0, v / n.clamp(min=1e-30), w) for v, w in ((y, 1), (z, 0)))
+    o = torch.zeros_like(c)
+    return _matrix(o + 1, o, o, o,  o, o + 1, o, o,  o, o, c, s,  o, o, -s, c)
+
+# %% ../../nbs/represent/02_align.ipynb #c011
+def _coordinates(moved):
+    "pT, η, φ of (jets, 4, constituents)."
+    p4 = moved.movedim(1, -1)
+    return pt(p4), eta(p4), phi(p4)
+
 @in_kind
 @in_blocks(1024)
 def centre_and_rotate(
@@ -20,32 +45,21 @@ def centre_and_rotate(
     mask, # (jets, constituents)
 ): # (jets, constituents, 4), GeV
     "Jets along the x axis, turned about it so that their energy-weighted mean direction lies along φ (arXiv:2007.01850)."
-    p4 = planar(p4)
-    total = jet_p4(p4)
-    p4 = rotate_z(p4, -phi(total).to(p4.dtype)[:, None])
-    p4 = boost_z(p4, -rapidity(total).to(p4.dtype)[:, None])
-    return rotate_x(p4, -_mean_direction(p4)[:, None])
+    moved = _along_x(jet_p4(p4)).to(p4.dtype) @ p4.transpose(1, 2)
+    _, h, f = _coordinates(moved)
+    w = moved[:, 0] / torch.addcmul(h * h, f, f).clamp_(min=1e-12).sqrt_()
+    return (_about_x(torch.linalg.vecdot(w, f), torch.linalg.vecdot(w, h)) @ moved).transpose(1, 2)
 
-def _mean_direction(p4):
-    "Angle of Σ E (φ, η)/R about the jet axis."
-    a, b = phi(p4), eta(p4)
-    r = torch.addcmul(a * a, b, b).clamp_(min=1e-12).sqrt_()
-    w = p4[..., 0] / r
-    return torch.atan2(torch.linalg.vecdot(w, b), torch.linalg.vecdot(w, a))
-
-# %% ../../nbs/represent/02_align.ipynb #c016
+# %% ../../nbs/represent/02_align.ipynb #c018
 def _frame(total, m0, e0):
-    "Matrix into the frame of Algorithm 1 per jet, float64, and whether the jet has a mass to scale."
-    e, px, py, pz = total.unbind(-1)
-    t2, mt2 = px**2 + py**2, (e - pz) * (e + pz)
-    m = (mt2 - t2).clamp(min=0).sqrt()
-    good = (m > 1e-6 * e) & (t2 > 0)
-    t, mt, m = (torch.where(good, v, 1) for v in (t2.sqrt(), mt2.clamp(min=0).sqrt(), m))
-    f, p0 = m0 / m, math.sqrt(e0**2 - m0**2)
-    g, h = f * (mt * e0 - t * p0) / m0**2, f * (mt * p0 - t * e0) / m0**2
-    c, s, ch, sh, o = px / t, py / t, e / mt, pz / mt, torch.zeros_like(e)
-    rows = g * ch, h * c, h * s, -g * sh,  h * ch, g * c, g * s, -h * sh,  o, -s, c, o,  -sh, o, o, ch
-    return f[:, None, None] * torch.stack(rows, -1).unflatten(-1, (4, 4)), good
+    "Matrix into the frame of Algorithm 1 per jet, and whether the jet has a mass to scale."
+    along_x = _along_x(total)
+    mt, t = (along_x @ total[..., None])[:, :2, 0].T
+    m = ((mt - t) * (mt + t)).clamp(min=0).sqrt()
+    good = (m > 1e-6 * mt) & (t > 0)
+    m, p0 = torch.where(good, m, 1), math.sqrt(e0**2 - m0**2)
+    g, h, o = (mt * e0 - t * p0) / (m * m0), (mt * p0 - t * e0) / (m * m0), torch.zeros_like(m)
+    return (m0 / m)[:, None, None] * _matrix(g, h, o, o,  h, g, o, o,  o, o, o + 1, o,  o, o, o, o + 1) @ along_x, good
 
 def _into_frame(p4, alive, m0, e0):
     "Jets (jets, 4, constituents) made of the `alive` constituents, moved to mass m0 and energy e0 along x."
@@ -53,22 +67,14 @@ def _into_frame(p4, alive, m0, e0):
     matrix, good = _frame(total, m0, e0)
     return matrix.to(p4.dtype) @ p4, good
 
-# %% ../../nbs/represent/02_align.ipynb #c019
+# %% ../../nbs/represent/02_align.ipynb #c021
 def _turned(moved, alive):
     "The same jets turned about x until their hardest constituent has η = 0, φ > 0; and which one that is, (jets, 1)."
-    e, px, py, pz = moved.unbind(1)
+    _, px, py, pz = moved.unbind(1)
     lead = ((px**2).addcmul_(py, py) * alive).argmax(1, keepdim=True)
-    y, z = py.gather(1, lead), pz.gather(1, lead)
-    n = (y**2 + z**2).sqrt().clamp(min=1e-30)
-    y, z = y / n, z / n
-    return torch.stack([e, px, torch.addcmul(y * py, z, pz), torch.addcmul(y * pz, z, py, value=-1)], 1), lead
+    return _about_x(py.gather(1, lead)[:, 0], pz.gather(1, lead)[:, 0]) @ moved, lead
 
-def _coordinates(moved):
-    "pT, η, φ of (jets, 4, constituents)."
-    p4 = moved.movedim(1, -1)
-    return pt(p4), eta(p4), phi(p4)
-
-# %% ../../nbs/represent/02_align.ipynb #c021
+# %% ../../nbs/represent/02_align.ipynb #c023
 def _settle(p4, alive, m0, e0, radius, at_least, dtype=None):
     "Align, drop what lies beyond `radius`, until nothing does; jets left with fewer than `at_least` lose all. (p4, lead, pT, η, φ, alive)."
     state, rows, left = None, slice(None), alive
@@ -86,7 +92,7 @@ def _settle(p4, alive, m0, e0, radius, at_least, dtype=None):
         rows = again if isinstance(rows, slice) else rows[again]
         p4, left = p4[again], keep[again]
 
-# %% ../../nbs/represent/02_align.ipynb #c024
+# %% ../../nbs/represent/02_align.ipynb #c026
 def _greedy(p, h, f, alive, first):
     "Order (jets, places): `first`, then always the largest pT·ΔR from the one before; what is not alive comes last."
     weight, penalty = p * p * alive, (alive.to(p.dtype) - 1) * 1e20   # nothing for the alive, less than anything for padding, least for the taken
@@ -97,7 +103,7 @@ def _greedy(p, h, f, alive, first):
         order.append(torch.addcmul(penalty, torch.addcmul(dh * dh, df, df), weight).argmax(1, keepdim=True))
     return torch.cat(order, 1)
 
-# %% ../../nbs/represent/02_align.ipynb #c027
+# %% ../../nbs/represent/02_align.ipynb #c029
 @in_kind
 @in_blocks(2048)
 def algorithm_1(
@@ -131,7 +137,7 @@ def _hardest_kt(p4, alive, n, *options, dtype):
     _, lead, p, h, f, alive = _settle(p4.gather(2, best[:, None].expand(-1, 4, -1)), alive.gather(1, best), *options, dtype=dtype)
     return p, h, f, alive, lead
 
-# %% ../../nbs/represent/02_align.ipynb #c035
+# %% ../../nbs/represent/02_align.ipynb #c037
 def _published(p4, alive, n, m0, e0, radius, at_least, dtype):
     p4, alive = p4[..., :50], alive[:, :50]
 
@@ -167,7 +173,7 @@ def _published(p4, alive, n, m0, e0, radius, at_least, dtype):
     lead = (_coordinates(p4)[0] * alive).argmax(1, keepdim=True)
     return *_coordinates(turn(p4, lead).to(dtype)), alive, lead
 
-# %% ../../nbs/represent/02_align.ipynb #c042
+# %% ../../nbs/represent/02_align.ipynb #c044
 def leading_jets(
     jets,        # `Jets`; those of one event are told by the observable `rank`, where it is known
     per_event=1, # at most this many of each event

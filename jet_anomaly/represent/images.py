@@ -13,7 +13,7 @@ import torch
 
 from .kinematics import in_blocks, in_kind, jet_p4, pt
 from .scale import Representation
-from .sequences import relative_coordinates
+from .sequences import _relative
 
 # %% ../../nbs/represent/05_images.ipynb #c008
 FRAMES = "axis", "centred", "full"
@@ -24,24 +24,26 @@ def image_coordinates(
     p4,           # (jets, constituents, 4), GeV, zero padded, sorted by pT
     mask,         # (jets, constituents)
     frame="full", # "axis": from the jet axis; "centred": from the pT-weighted mean; "full": centred, rotated, flipped
-): # three arrays (jets, constituents): η, φ, pT in GeV
-    "Where the constituents lie in the image."
+): # three arrays (jets, constituents): η, φ, pT in GeV; without pT, a place means nothing
+    "Where the constituents lie in the image. Raises `ValueError` for an unknown frame."
     if frame not in FRAMES: raise ValueError(f"No frame {frame!r}; choose one of {FRAMES}.")
-    w, x, y, mask = relative_coordinates(p4, mask, mask.shape[1])
+    w, x, y = _relative(p4, p4.shape[1])
+    w = w * mask
     if frame != "axis": x, y = _centred(x, y, w)
     if frame == "full": x, y = _flipped(*_upright(x, y, w), w)
-    return x * mask, y * mask, w
+    return x, y, w
 
 def _centred(x, y, w):
-    total = w.sum(1, keepdim=True).clamp(min=1e-30)
-    return x - (w * x).sum(1, keepdim=True) / total, y - (w * y).sum(1, keepdim=True) / total
+    def mean(v): return (torch.linalg.vecdot(w, v) / w.sum(1).clamp(min=1e-30))[:, None]
+    return x - mean(x), y - mean(y)
 
 def _upright(x, y, w):
     "Turn the long axis of the weighted second moments to the vertical."
-    xx, yy, xy = ((w * u * v).sum(1, keepdim=True) for u, v in ((x, x), (y, y), (x, y)))
-    turn = math.pi / 2 - torch.atan2(2 * xy, xx - yy) / 2
+    wx = w * x
+    xx, xy, yy = torch.linalg.vecdot(wx, x), torch.linalg.vecdot(wx, y), torch.linalg.vecdot(w * y, y)
+    turn = (math.pi / 2 - torch.atan2(2 * xy, xx - yy) / 2)[:, None]
     c, s = torch.cos(turn), torch.sin(turn)
-    return c * x - s * y, s * x + c * y
+    return torch.addcmul(c * x, s, y, value=-1), torch.addcmul(s * x, c, y)
 
 def _flipped(x, y, w):
     hot = w.argmax(1, keepdim=True)
@@ -50,25 +52,28 @@ def _flipped(x, y, w):
 
 # %% ../../nbs/represent/05_images.ipynb #c014
 def _pixel(x, y, pixels, extent):
-    "Number of the pixel (jets, constituents), and whether it is inside; as `numpy.histogram2d`, the far edge belongs to the last pixel."
-    def index(v): return torch.where(v == extent, pixels - 1, ((v + extent) * (pixels / (2 * extent))).floor())
-    ix, iy = index(x), index(y)
-    inside = (ix >= 0) & (ix < pixels) & (iy >= 0) & (iy < pixels)
-    return torch.where(inside, ix * pixels + iy, 0).long(), inside
+    "Number of the pixel, (jets, constituents), in an image that has a rim."
+    def index(v): return ((v + extent) * (pixels / (2 * extent))).floor_().clamp_(-1, pixels)
+    return (index(x) * (pixels + 2) + index(y) + (pixels + 3)).long()
+
+def _image(pixel, w, pixels):
+    "Sums of the weights (jets, pixels + 2, pixels + 2), with the rim."
+    return w.new_zeros(len(w), (pixels + 2)**2).scatter_add_(1, pixel, w).unflatten(1, (pixels + 2, pixels + 2))
+
+def _inner(image): return image[..., 1:-1, 1:-1]
 
 @in_kind
 @in_blocks(1024)
 def pixelate(
-    x,           # (jets, constituents), first image axis
-    y,           # (jets, constituents), second image axis
-    w,           # (jets, constituents), weight; zero for padding
+    x,         # (jets, constituents), first image axis
+    y,         # (jets, constituents), second image axis
+    w,         # (jets, constituents), weight; zero for padding
     pixels=40, # along each axis
-    extent=1.,   # the image covers [−extent, extent] in both directions
+    extent=1., # the image covers [−extent, extent) in both directions
 ): # (jets, pixels, pixels), and (jets,): the sum of the weights outside
     "Sum of the weights in each pixel, and what fell outside."
-    pixel, inside = _pixel(x, y, pixels, extent)
-    image = w.new_zeros(len(w), pixels * pixels).scatter_add_(1, pixel, w * inside)
-    return image.unflatten(1, (pixels, pixels)), (w * ~inside).sum(1)
+    image = _image(_pixel(x, y, pixels, extent), w, pixels)
+    return _inner(image), image.sum((1, 2)) - _inner(image).sum((1, 2))
 
 # %% ../../nbs/represent/05_images.ipynb #c019
 @in_kind
@@ -82,8 +87,9 @@ def jet_images(
     normalise=True, # to unit sum; otherwise GeV of pT
 ): # (jets, pixels, pixels); axes η, φ
     "Images of the transverse momentum (arXiv:1808.08992); what lies outside is left out."
-    images, _ = pixelate(*image_coordinates(p4, mask, frame), pixels, extent)
-    return images / images.sum((1, 2), keepdim=True).clamp(min=1e-30) if normalise else images
+    x, y, w = image_coordinates(p4, mask, frame)
+    images = _inner(_image(_pixel(x, y, pixels, extent), w, pixels))
+    return images / images.sum((1, 2), keepdim=True).clamp(min=1e-30) if normalise else images.contiguous()
 
 # %% ../../nbs/represent/05_images.ipynb #c023
 class JetImages(Representation):
@@ -163,25 +169,24 @@ class ChannelImages(Representation):
 
     def unscaled(self, p4, mask, **features):
         x, y, _ = image_coordinates(p4, mask, self.frame)
-        pixel, inside = _pixel(x, y, self.pixels, self.extent)
-        planes = [plane for c in self.channels for plane in self.planes(c, pixel, inside & mask, p4, mask, **features)]
-        return torch.stack(planes, 1).unflatten(2, (self.pixels, self.pixels))
+        pixel = _pixel(x, y, self.pixels, self.extent)
+        planes = [plane for c in self.channels for plane in self.planes(c, pixel, p4, mask, **features)]
+        return torch.stack(list(map(_inner, planes)), 1)
 
-    def planes(self, channel, pixel, inside, p4, mask, **features):
-        "Flat images (jets, pixels²) of one channel."
-        empty = p4.new_zeros(len(p4), self.pixels**2)
-        if channel == "pt": return [empty.scatter_add_(1, pixel, _share(p4) * inside)]
-        if channel == "pdgid": return [empty.clone().scatter_add_(1, pixel, (w & inside).to(p4.dtype)) for w in _one_hot(features["pdgid"], mask, self.other)]
+    def planes(self, channel, pixel, p4, mask, **features):
+        "Images with a rim, (jets, pixels + 2, pixels + 2), of one channel."
+        if channel == "pt": return [_image(pixel, _share(p4) * mask, self.pixels)]
+        if channel == "pdgid": return [_image(pixel, w.to(p4.dtype), self.pixels) for w in _one_hot(features["pdgid"], mask, self.other)]
         v, good = self.values(channel, p4, mask, **features)
         centre, width = getattr(self, f"{channel}_constants")
-        v, good = (v - centre) / width, good & inside
-        return [empty.scatter_add_(1, pixel, v * good) if channel != "log_pt" else _highest(v, good, pixel, empty)]
+        v = (v - centre) / width
+        return [_highest(v, good, pixel, self.pixels) if channel == "log_pt" else _image(pixel, v * good, self.pixels)]
 
 # %% ../../nbs/represent/05_images.ipynb #c029
 def _share(p4): return pt(p4) / pt(jet_p4(p4)).to(p4.dtype).clamp(min=1e-9)[:, None]
 
-def _highest(value, good, pixel, empty):
-    "The largest value in each pixel, 0 where there is none."
+def _highest(value, good, pixel, pixels):
+    "The largest value in each pixel, 0 where there is none; (jets, pixels + 2, pixels + 2)."
     low = torch.finfo(value.dtype).min
-    plane = (empty + low).scatter_reduce_(1, pixel, torch.where(good, value, low), "amax")
-    return torch.where(plane == low, 0, plane)
+    plane = value.new_full((len(value), (pixels + 2)**2), low).scatter_reduce_(1, pixel, torch.where(good, value, low), "amax")
+    return torch.where(plane == low, 0, plane).unflatten(1, (pixels + 2, pixels + 2))

@@ -118,15 +118,15 @@ def from_pt_eta_phi(
 def wrap(
     angle, # rad
 ):
-    "The same angle in [−π, π)."
-    return (angle + torch.pi) % (2 * torch.pi) - torch.pi
+    "The same angle in [−π, π]."
+    return angle - 2 * torch.pi * torch.round(angle / (2 * torch.pi))
 
 @in_kind
 def delta_phi(
     a, # azimuth, rad
     b, # azimuth, rad
 ):
-    "Azimuth from `b` to `a`, in [−π, π)."
+    "Azimuth from `b` to `a`, in [−π, π]."
     return wrap(a - b)
 
 @in_kind

@@ -15,10 +15,11 @@ from .kinematics import delta_phi, eta, from_pt_eta_phi, in_blocks, in_kind, jet
 from .scale import Representation, RobustScale
 
 # %% ../../nbs/represent/04_sequences.ipynb #c008
-def _hardest(p4, mask, n):
-    "Cut or pad the constituent axis to `n`."
-    short = max(0, n - mask.shape[1])
-    return pad(p4[:, :n], (0, 0, 0, short)), pad(mask[:, :n], (0, short))
+def _relative(p4, n):
+    "pT, Δη, Δφ of the first `n` constituents; padding has no pT, and a direction that means nothing."
+    axis = jet_p4(p4)[:, None]
+    p4 = planar(p4[:, :n])
+    return pt(p4), eta(p4) - rapidity(axis).to(p4.dtype), delta_phi(phi(p4), phi(axis).to(p4.dtype))
 
 @in_kind
 @in_blocks(2048)
@@ -28,11 +29,9 @@ def relative_coordinates(
     n_constituents=40, # the hardest this many
 ): # three arrays (jets, n_constituents): pT in GeV, Δη and Δφ from the jet axis; and their mask
     "Transverse momenta and directions of the hardest constituents, measured from the axis of the whole jet."
-    axis = jet_p4(p4)[:, None]
-    p4, mask = _hardest(p4, mask, n_constituents)
-    p4 = planar(p4)
-    h, f = eta(p4) - rapidity(axis).to(p4.dtype), delta_phi(phi(p4), phi(axis).to(p4.dtype))
-    return pt(p4), h * mask, f * mask, mask
+    p, h, f = _relative(p4, n_constituents)
+    real, short = mask[:, :n_constituents], n_constituents - p.shape[1]
+    return tuple(pad(a, (0, short)) for a in (p * real, h * real, f * real, real))
 
 # %% ../../nbs/represent/04_sequences.ipynb #c011
 @in_kind

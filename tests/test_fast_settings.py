@@ -1,0 +1,54 @@
+"Settings made for a GPU must give the same detector on the CPU: reduced precision, compiled arithmetic, stored pictures."
+import numpy as np
+import pytest
+import torch
+from test_contract import TEST, TRAIN
+
+from jet_anomaly.detect.detector import make_detector
+
+IMAGES = {"image_ae": dict(pixels=8, width=4, hidden=8, encoding=2), "channel_vae": dict(channels=("pt", "d0"), width=4)}
+
+
+def fitted(name, device="cpu", **settings):
+    detector = make_detector(name, **IMAGES[name])
+    history = detector.fit(TRAIN, TEST, epochs=2, batch_size=50, device=device, progress=False, **settings)
+    return detector, history["valid_loss"]
+
+
+@pytest.mark.parametrize("name", IMAGES)
+def test_reduced_precision_trains_alike(name):
+    exact, reduced = fitted(name)[1], fitted(name, precision="bf16")[1]
+    np.testing.assert_allclose(reduced, exact, rtol=.02)
+
+
+@pytest.mark.parametrize("name", IMAGES)
+def test_pictures_are_made_in_single_precision(name):
+    detector, _ = fitted(name)
+    columns = detector.columns(TEST)
+    expected, = detector.inputs(*columns)
+    with torch.autocast("cpu", torch.bfloat16):
+        image, = detector.inputs(*columns)
+    assert image.dtype == torch.float32 and torch.equal(image, expected)
+
+
+@pytest.mark.parametrize("name", IMAGES)
+def test_stored_pictures_train_alike(name):
+    made, stored = fitted(name), make_detector(name, **IMAGES[name], stored=True)
+    history = stored.fit(TRAIN, TEST, epochs=2, batch_size=50, device="cpu", progress=False)
+    np.testing.assert_allclose(history["valid_loss"], made[1], rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", IMAGES)
+def test_weights_lie_channels_last(name):
+    detector, _ = fitted(name)
+    weight = next(m.weight for m in list(detector.encoder)[1:] if isinstance(m, torch.nn.Conv2d))
+    assert weight.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_compiled_arithmetic_trains_alike(monkeypatch):
+    "Traced whole, as for a GPU; the slow last step, code for this machine, is left out."
+    original = torch.nn.Module.compile
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self: original(self, backend="aot_eager"))
+    exact, (detector, compiled) = fitted("image_ae")[1], fitted("image_ae", compile=True)
+    np.testing.assert_allclose(compiled, exact, rtol=1e-3)
+    assert detector._compiled_call_impl is not None and not any("_orig_mod" in k for k in detector.state_dict())
