@@ -14,6 +14,7 @@ import torch
 
 from ..data.events import leading
 from .detector import Detector, observable, register
+from .exposure import OutlierExposure
 from ..represent.sequences import AlignedSequences
 from ..train.loop import Step
 from ..train.native import RecurrentVAE
@@ -80,6 +81,10 @@ class VRNNConfig:
     jets_per_event: int = 0      # train on this many leading jets of each event, 0 for all; -j
     observables: tuple = ()      # high-level variables that condition the network
     condition: tuple = ("encoder", "decoder", "recurrence") # what they condition
+    sample: bool = True          # draw the latent numbers while training; otherwise the posterior's mean
+    draws: int = 0               # scores: mean over this many draws, the same for every jet; 0 for the posterior's mean
+    exposure: float = 0.         # λ: how much the divergence of pseudo-decays shall exceed that of jets; 0 as published
+    margin: float = 0.2          # by how much
 
 # %% ../../nbs/detect/07_vrnn.ipynb #c014
 @register("vrnn")
@@ -92,18 +97,29 @@ class VRNN(Detector):
         c = self.config
         if c.weighting not in WEIGHTINGS: raise ValueError(f"weighting={c.weighting!r}; expected one of {WEIGHTINGS}.")
         if c.n_constituents < 1 or c.kl_weight < 0: raise ValueError(f"n_constituents={c.n_constituents} must be at least 1, kl_weight={c.kl_weight} not negative.")
+        if min(c.draws, c.exposure, c.margin, c.jets_per_event) < 0: raise ValueError(f"draws={c.draws}, exposure={c.exposure}, margin={c.margin}, jets_per_event={c.jets_per_event}: none may be negative.")
         self.representation = Sequences(c.n_constituents, c.weighting, c.observables)
         self.network = RecurrentVAE(3, c.hidden, c.latent, c.layers, len(c.observables), c.condition)
 
-    def fit(self, jets, validation=None, **settings):
-        if n := self.config.jets_per_event: jets, validation = leading(jets, n), validation if validation is None else leading(validation, n)
-        return super().fit(jets, validation, **settings)
+    def fit(self, jets, validation=None, penalties=(), **settings):
+        c = self.config
+        if n := c.jets_per_event: jets, validation = leading(jets, n), validation if validation is None else leading(validation, n)
+        own = [OutlierExposure(term="kl", margin=c.margin, weight=c.exposure, ratio=1., ramp="none")] if c.exposure else []
+        return super().fit(jets, validation, penalties=[*own, *penalties], **settings)
+
+    def noise(self, x):
+        "Unit normal numbers for the latent ones, (draws, jets, steps, latent); nothing for the posterior's mean."
+        c, (n, steps) = self.config, x.shape[:2]
+        if self.training: return torch.randn(1, n, steps, c.latent, device=x.device) if c.sample else [None]
+        if not c.draws: return [None]
+        fixed = torch.randn(c.draws, 1, steps, c.latent, generator=torch.Generator().manual_seed(0))
+        return fixed.to(x.device).expand(-1, n, -1, -1)
 
     def steps(self, x, mask, observables) -> PerStep:
-        "What the network says of every constituent; random while training, from the posterior's mean otherwise."
-        length = mask.sum(1)
-        noise = torch.randn(*x.shape[:2], self.config.latent, device=x.device) if self.training else None
-        kl, error = self.network.errors(x, noise, observables if observables.shape[1] else None, length)
+        "What the network says of every constituent, (jets, steps)."
+        length, context = mask.sum(1), observables if observables.shape[1] else None
+        said = [self.network.errors(x, e, context, length) for e in self.noise(x)]
+        kl, error = (sum(v) / len(v) for v in zip(*said))
         return PerStep(kl, error, self.representation.weights[length])
 
     def terms(self, x, mask, observables, step=Step()):
