@@ -237,7 +237,8 @@ def run(self:Trainer, model, optimizer, accelerator, data, validation):
     history, value, at = self.restore(model, optimizer, len(data[0]))
     model.to(accelerator.device)
     if self.compile: model.compile()  # in place: the names of the weights stay
-    prepared, optimizer = accelerator.prepare(model, optimizer)
+    prepared, wrapped = accelerator.prepare(model, optimizer)
+    if accelerator.scaler is not None: optimizer = wrapped  # elsewhere the wrapper only looks for packages on the disk, at every step
     data, validation = (resident(d, accelerator.device) for d in (data, validation))
     writer = _writer(self.folder) if self.tensorboard and accelerator.is_main_process else None
     bar = tqdm(total=self.epochs * len(data[0]), initial=len(history) * len(data[0]), unit="jet", unit_scale=True,
