@@ -85,7 +85,7 @@ class PseudoDecay(Detector):
     def terms(self, x, y=None, w=None, step=Step()):
         logits = self.logits(x)
         if y is None: y, w = torch.zeros_like(logits[:, 0]), torch.ones_like(logits[:, 0])  # jets without a class count as background
-        return {"loss": w * F.binary_cross_entropy_with_logits(logits, y[:, None].expand_as(logits), reduction="none").mean(1), "accuracy": ((logits.mean(1) > 0) == (y > .5)).float()}
+        return {"loss": w * F.binary_cross_entropy_with_logits(logits, y[:, None].expand_as(logits), reduction="none").mean(1)}
 
     def score_terms(self, x): return {"logit": self.logits(x).mean(1)}
 
