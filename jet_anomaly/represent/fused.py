@@ -254,7 +254,7 @@ def _run(name, p4, *args):
 
 def native_align(p4, mask, n_constituents, m0, e0, radius, at_least, published):
     "The kernel of `algorithm_1`."
-    if published or not 0 < m0 < e0 or n_constituents < 2: return None
+    if published or not 0 < m0 < e0 or n_constituents < 1: return None
     mask, x, kept = mask.contiguous(), p4.new_zeros(len(p4), n_constituents, 3), mask.new_zeros(len(p4), n_constituents)
     return _run("align_jets", p4, mask, int(n_constituents), float(m0), float(e0), float(radius), int(at_least), x, kept) and (x, kept)
 
