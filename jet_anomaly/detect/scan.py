@@ -10,6 +10,7 @@ import importlib
 import json
 import time
 from concurrent.futures import as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -130,4 +131,7 @@ def _results(jobs, train, validation, folder, processes):
     files = _as_file(train, folder / "train.h5"), _as_file(validation, folder / "validation.h5")
     with Workers(processes, max(cores() // processes, 1), cuda_devices()) as pool:
         futures = [pool.submit(_library()._train, job, *files) for job in jobs]
-        yield from (f.result() for f in as_completed(futures))
+        try: yield from (f.result() for f in as_completed(futures))
+        except BrokenProcessPool as e:
+            raise RuntimeError("A worker died while training: killed, or out of memory? Finished trainings are kept: the same call goes on from them; "
+                               "fewer processes= need less memory.") from e

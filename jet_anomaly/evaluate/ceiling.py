@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ..data.jets import concatenate
+from ..data.jets import concatenate, fingerprint
 from .metrics import match_spectrum
 from ..represent.sequences import LogSequences
 from ..represent.substructure import substructure
@@ -22,10 +22,15 @@ def _weights(background, signal):
     w = match_spectrum(background.observables["pt"], signal.observables["pt"])
     return np.concatenate([np.ones(len(background)), w * len(background) / w.sum()])
 
+_KNOWN = {}  # the same jets come again, for each seed and signal; a dozen samples are remembered
+
 def _features(jets):
     "(jets, observables) float32."
-    made = substructure(torch.from_numpy(jets.p4), torch.from_numpy(jets.mask))
-    return np.stack([np.asarray(v, np.float32) for v in made.values()], 1)
+    if (mark := fingerprint(jets)) not in _KNOWN:
+        if len(_KNOWN) > 12: _KNOWN.pop(next(iter(_KNOWN)))
+        made = substructure(torch.from_numpy(jets.p4), torch.from_numpy(jets.mask))
+        _KNOWN[mark] = np.stack([np.asarray(v, np.float32) for v in made.values()], 1)
+    return _KNOWN[mark]
 
 def supervised_trees(
     background, signal, # `Jets` to learn the difference from

@@ -10,6 +10,7 @@ import math
 
 import torch
 
+from .fused import native_align, native_centre, natively
 from .kinematics import _eta, in_blocks, in_kind, jet_p4, wide
 
 # %% ../../nbs/represent/02_align.ipynb #c009
@@ -39,6 +40,7 @@ def _coordinates(px, py, pz):
     return p, _eta(p, pz), torch.atan2(py, px)
 
 @in_kind
+@natively(native_centre)
 @in_blocks(1024)
 def centre_and_rotate(
     p4,   # (jets, constituents, 4), GeV, zero padded
@@ -107,6 +109,7 @@ def _greedy(p, h, f, alive, first):
 
 # %% ../../nbs/represent/02_align.ipynb #c029
 @in_kind
+@natively(native_align)
 @in_blocks(2048)
 def algorithm_1(
     p4,                 # (jets, constituents, 4), GeV, zero padded

@@ -11,6 +11,7 @@ import torch
 from torch.nn.functional import pad
 
 from .align import _along_x, _coordinates, algorithm_1, centre_and_rotate
+from .fused import native_places, natively
 from .kinematics import from_pt_eta_phi, in_blocks, in_kind, jet_p4, pt
 from .scale import Representation, RobustScale
 
@@ -20,7 +21,12 @@ def _relative(p4, n):
     along_x = _along_x(jet_p4(p4)).to(p4.dtype)
     return _coordinates(*(along_x @ p4[:, :n].transpose(1, 2))[:, 1:].unbind(1))
 
+def _placed(p4, mask, n):
+    out = native_places(p4, mask, n)
+    return out and (*out, pad(mask[:, :n], (0, max(n - mask.shape[1], 0))))
+
 @in_kind
+@natively(_placed)
 @in_blocks(2048)
 def relative_coordinates(
     p4,                # (jets, constituents, 4), GeV, zero padded, sorted by pT
