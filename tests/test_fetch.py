@@ -49,7 +49,7 @@ def site():
 
 
 def data(site, known=f"md5:{MD5}", api=False, **files):
-    return DataSet("toy", "for tests", {"a.bin": known} | files, "numpy", "nobody", base=site.url, api=site.url + "record" if api else "")
+    return DataSet("toy", "for tests", {"a.bin": known} | files, "10 kB", "numpy", "nobody", base=site.url, api=site.url + "record" if api else "")
 
 
 def test_a_broken_download_goes_on_where_it_stopped(site, tmp_path):
@@ -110,7 +110,7 @@ def test_mirrors_come_first_and_a_bad_one_is_passed_over(site, tmp_path, monkeyp
     fetch(data(site), folder=tmp_path / "2")
     assert not site.log
     monkeypatch.delenv("JET_ANOMALY_MIRROR")
-    gone = DataSet("toy", "", {"a.bin": f"md5:{MD5}"}, "numpy", "", base="http://127.0.0.1:9/")
+    gone = DataSet("toy", "", {"a.bin": f"md5:{MD5}"}, "", "numpy", "", base="http://127.0.0.1:9/")
     assert fetch(gone, folder=tmp_path / "3", mirrors=[site.url], progress=False)[0].read_bytes() == BODY
 
 
@@ -138,11 +138,18 @@ def test_archives_are_unpacked_once(site, tmp_path):
             info = tarfile.TarInfo(name); info.size = 3
             tar.addfile(info, io.BytesIO(b"abc"))
     site.files["x.tar"] = raw.getvalue()
-    toy = DataSet("toy", "", {"x.tar": "md5:" + hashlib.md5(raw.getvalue()).hexdigest()}, "jetclass", "", base=site.url)
+    toy = DataSet("toy", "", {"x.tar": "md5:" + hashlib.md5(raw.getvalue()).hexdigest()}, "", "jetclass", "", base=site.url)
     paths = fetch(toy, folder=tmp_path, progress=False)
     assert [p.name for p in paths] == ["a.root", "b.root"] and fetch(toy, folder=tmp_path) == paths
     (tmp_path / "toy/x.tar.untar/.complete").unlink(); paths[0].unlink()  # broken off while unpacking
     assert fetch(toy, folder=tmp_path) == paths and len(site.log) == 1
+
+
+def test_a_file_too_large_for_the_disk(site, tmp_path, monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=100))
+    with pytest.raises(OSError, match="needs 10,240 bytes"): fetch(data(site), folder=tmp_path, progress=False)
+    monkeypatch.undo()
+    assert fetch(data(site), folder=tmp_path, progress=False)[0].read_bytes() == BODY
 
 
 def test_unknown_names(site):
@@ -152,7 +159,7 @@ def test_unknown_names(site):
 
 def test_the_registry_is_in_order():
     for d in DATASETS.values():
-        assert d.format in FORMATS and d.cite and d.files and d.home.startswith("https://") and all(d.address(f).startswith("https://") for f in d.files)
+        assert d.format in FORMATS and d.cite and d.size and d.files and d.home.startswith("https://") and all(d.address(f).startswith("https://") for f in d.files)
         assert all(h is None or re.fullmatch(r"md5:[0-9a-f]{32}|sha256:[0-9a-f]{64}", h) for h in d.files.values())
     assert dataset_table().count("\n") == len(DATASETS) + 1
 

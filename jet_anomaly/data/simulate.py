@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['RECIPE', 'FEATURES', 'BATCH', 'FIRST', 'SMALL', 'LARGE', 'TEST_SETS', 'Sample', 'make_sample', 'shard_size',
-           'n_shards', 'make_shard', 'shard_path', 'cores', 'cache_folder', 'simulate', 'simulate_to', 'test_sets',
+           'n_shards', 'make_shard', 'shard_path', 'cache_folder', 'simulate', 'simulate_to', 'test_sets',
            'process_names']
 
 # %% ../../nbs/data/05_simulate.ipynb #c003
@@ -12,16 +12,11 @@ import hashlib
 import importlib
 import json
 import math
-import multiprocessing
 import os
-import signal
-import sys
 import tempfile
-import threading
 import time
-import types
 import zlib
-from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
+from concurrent.futures import Executor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -36,6 +31,7 @@ from .cluster import cluster, generator_package, substructure
 from .detector import respond
 from .jets import Jets, JetWriter, concatenate, count_jets, kinematic_observables
 from .processes import PRESETS, Generator, check_masses, check_window, find_process, process_names
+from .workers import Workers, cores
 
 # %% ../../nbs/data/05_simulate.ipynb #c009
 _all_ = ["process_names"]
@@ -178,43 +174,16 @@ def _write_shard(sample, shard, folder, tick=None):
         raise OSError(e.errno, f"{e.strerror}; {todo}", e.filename) from e
     return shard
 
-# %% ../../nbs/data/05_simulate.ipynb #c024
-def _start_worker():
-    "In a new process: leave interrupts to the parent, and end when it is gone."
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    def wait():
-        multiprocessing.parent_process().join()
-        os._exit(1)
-    threading.Thread(target=wait, daemon=True).start()
-
-@contextmanager
-def _no_main():
-    "New processes do not import the user's script."
-    main = sys.modules["__main__"]
-    sys.modules["__main__"] = types.ModuleType("__main__")
-    try: yield
-    finally: sys.modules["__main__"] = main
-
+# %% ../../nbs/data/05_simulate.ipynb #c025
 def _library():
     "This module as workers import it: what a notebook defines they cannot see."
     return importlib.import_module("jet_anomaly.data.simulate")
 
-@contextmanager
-def _workers(processes):
-    "An executor of so many processes, ended at once by an error or an interrupt: shards take a while."
-    pool = ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), _library()._start_worker)
-    try: yield pool
-    except BaseException:
-        for worker in list((pool._processes or {}).values()): worker.terminate()
-        raise
-    finally: pool.shutdown(wait=True, cancel_futures=True)
-
-# %% ../../nbs/data/05_simulate.ipynb #c025
 def _work(settings, shard, folder): return _write_shard(Sample(**settings), shard, folder)
 
 def _collect(pool, sample, todo, folder, bar):
     "Have the shards made by an executor."
-    with _no_main(): futures = [pool.submit(_library()._work, asdict(sample), shard, folder) for shard in todo]
+    futures = [pool.submit(_library()._work, asdict(sample), shard, folder) for shard in todo]
     try:
         for future in as_completed(futures): bar.update(shard_size(future.result()))
     except BrokenProcessPool as e:
@@ -222,10 +191,6 @@ def _collect(pool, sample, todo, folder, bar):
                            "from them; fewer processes= need less memory.") from e
     finally:
         for future in futures: future.cancel()
-
-def cores() -> int:
-    "Processor cores this process may use."
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 def _make(sample, n, folder, processes, progress):
     "Make the missing shards; the files of all, in order."
@@ -236,7 +201,7 @@ def _make(sample, n, folder, processes, progress):
     with tqdm(total=total, initial=total - missing, unit=" jets", desc=sample.process, disable=not (progress and todo)) as bar:
         if isinstance(processes, Executor): _collect(processes, sample, todo, folder, bar)
         elif min(processes, len(todo)) > 1:
-            with _workers(min(processes, len(todo))) as pool: _collect(pool, sample, todo, folder, bar)
+            with Workers(min(processes, len(todo))) as pool: _collect(pool, sample, todo, folder, bar)
         else:
             for shard in todo: _write_shard(sample, shard, folder, bar.update)
     return [shard_path(folder, s) for s in shards]

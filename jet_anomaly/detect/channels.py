@@ -13,6 +13,7 @@ from torch import nn
 
 from .detector import Detector, blocks, register
 from ..represent.images import ChannelImages
+from ..train.latent import active_latents, draw, gaussian, gaussian_kl
 from ..train.loop import Step
 
 # %% ../../nbs/detect/09_channels.ipynb #c009
@@ -115,10 +116,8 @@ class ChannelVAE(ChannelAE):
     Config, score, heads = ChannelVAEConfig, "loss", 2
 
     def latent(self, x, noise=False):
-        mean, log_var = self.encoder(x).float().chunk(2, 1)
-        log_var = log_var.clamp(-20, 20)
-        kl = (mean.square() + log_var.exp() - 1 - log_var).mean((1, 2, 3)) / 2
-        return mean + (log_var / 2).exp() * torch.randn_like(mean) if noise else mean, {"kl": kl}
+        mean, log_var = gaussian(self.encoder(x).float())
+        return draw(mean, log_var) if noise else mean, {"kl": gaussian_kl(mean, log_var).mean((1, 2, 3))}
 
     def terms(self, image, step=Step()):
         errors, cost = self.parts(image)
@@ -130,6 +129,5 @@ class ChannelVAE(ChannelAE):
         return scores | {"loss": (1 - self.config.beta) * scores["reconstruction"] + self.config.beta * scores["kl"]}
 
     def diagnose(self, *columns):
-        "How many elements of the latent picture carry information: those whose mean varies between jets (arXiv:1509.00519, section 4)."
-        x = self.inputs(*columns)[0] / self.rms[:, None, None]
-        return {"active_latents": (self.latent(x)[0].var(0) > .01).sum()}
+        "How many elements of the latent picture vary between jets."
+        return {"active_latents": active_latents(self.latent(self.inputs(*columns)[0] / self.rms[:, None, None])[0])}

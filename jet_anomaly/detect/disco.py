@@ -121,7 +121,7 @@ class DiscoVAEConfig(VAE.Config):
 class DiscoVAE(VAE):
     "β-VAE whose loss is decorrelated from an observable (arXiv:2007.01850)."
     Config = DiscoVAEConfig
-    recipe = dict(epochs=50, batch_size=1000, lr=1e-3, schedule="step_30")
+    recipe = dict(epochs=50, batch_size=100, lr=1e-3, schedule="step_30")
 
     def fit(self, jets, validation=None, penalties=(), **settings):
         c = self.config

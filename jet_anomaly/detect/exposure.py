@@ -128,11 +128,12 @@ VAE = detector_class("vae")
 
 @dataclass
 class OEVAEConfig(VAE.Config):
+    n_constituents: int = 10  # hardest constituents; 20 in the published model
     exposed: str = "kl"       # "kl" (KL-OE, dimension by dimension) or "reconstruction" (MSE-OE)
     form: str = "margin"      # "margin" or "sigmoid"
     margin: float = 1.        # by how much outliers shall have more
     oe: float = 2.            # λ
-    ratio: float = 5.         # training jets per outlier
+    ratio: float = 1.         # training jets per outlier; 5 in the published model
     ramp: str = "exposure"    # schedule of λ
     match: str = "histogram"  # of the outliers' mass spectrum to the background's
 
@@ -140,12 +141,16 @@ class OEVAEConfig(VAE.Config):
 class OEVAE(VAE):
     "β-VAE with outlier exposure (arXiv:2007.01850)."
     Config = OEVAEConfig
-    recipe = dict(epochs=80, batch_size=100, lr=1e-3, schedule="steps_30_60")
+    recipe = dict(epochs=80, batch_size=100, lr=1e-3, schedule="steps_30_60", options=dict(weight_decay=5e-4))
 
     def build(self):
         super().build()
         if self.config.exposed not in ("kl", "reconstruction"): raise ValueError(f"exposed={self.config.exposed!r}; expected 'kl' or 'reconstruction'.")
-        self.score = self.config.exposed
+        self.score = "product" if self.config.exposed == "kl" else "reconstruction"
+
+    def score_terms(self, x):
+        scores = super().score_terms(x)
+        return scores | {"product": scores["reconstruction"] * scores["kl"]}
 
     def fit(self, jets, validation=None, outliers=None, penalties=(), **settings):
         c = self.config

@@ -6,22 +6,19 @@
 __all__ = ['elbow', 'Scan', 'scan']
 
 # %% ../../nbs/detect/10_scan.ipynb #c003
-import dataclasses
+import importlib
 import json
-import multiprocessing
-import os
 import time
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import nullcontext
+from concurrent.futures import as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from tqdm.auto import tqdm
 
 from ..data.jets import Jets, atomic_path, fingerprint
-from ..data.simulate import _no_main, _start_worker as _watch_parent, cores
+from ..data.workers import Workers, cores, cuda_devices
 from .detector import blocks, make_detector
 
 # %% ../../nbs/detect/10_scan.ipynb #c006
@@ -52,25 +49,11 @@ def _train(job, train, validation, tick=None):
     with atomic_path(folder / "result.json") as temporary: temporary.write_text(json.dumps(result))
     return result
 
-# %% ../../nbs/detect/10_scan.ipynb #c012
-def _start_worker(threads, gpus):
-    _watch_parent()
-    torch.set_num_threads(threads)
-    if gpus is not None: os.environ["CUDA_VISIBLE_DEVICES"] = gpus.get()  # before CUDA starts in this process
-
-def _gpu_names():
-    "The graphics cards this process may use, as CUDA_VISIBLE_DEVICES names them."
-    said = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return [n for n in said.split(",") if n] if said is not None else [str(i) for i in range(torch.cuda.device_count())]
-
-def _pool(processes):
-    context, names, gpus = multiprocessing.get_context("spawn"), _gpu_names(), None
-    if names:
-        gpus = context.Queue()
-        for i in range(processes): gpus.put(names[i % len(names)])
-    return ProcessPoolExecutor(processes, context, _start_worker, (max(cores() // processes, 1), gpus))
-
 # %% ../../nbs/detect/10_scan.ipynb #c013
+def _library():
+    "This module as other processes import it: what a notebook defines they cannot see."
+    return importlib.import_module("jet_anomaly.detect.scan")
+
 def _as_file(jets, path):
     "Where other processes can read the jets."
     if isinstance(jets, (str, Path)): return str(jets)
@@ -146,9 +129,9 @@ def _results(jobs, train, validation, folder, processes):
         yield from (_train(job, train, validation) for job in jobs)
         return
     files = _as_file(train, folder / "train.h5"), _as_file(validation, folder / "validation.h5")
-    with _pool(processes) as pool, _no_main():
-        futures = [pool.submit(_train, job, *files) for job in jobs]
+    with Workers(processes, max(cores() // processes, 1), cuda_devices()) as pool:
+        futures = [pool.submit(_library()._train, job, *files) for job in jobs]
         try: yield from (f.result() for f in as_completed(futures))
-        except BaseException:
-            for worker in list((pool._processes or {}).values()): worker.terminate()  # else an interrupt waits for whole trainings
-            raise
+        except BrokenProcessPool as e:
+            raise RuntimeError("A worker died while training: killed, or out of memory? Finished trainings are kept: the same call goes on from them; "
+                               "fewer processes= need less memory.") from e

@@ -10,7 +10,8 @@ import math
 
 import torch
 
-from .kinematics import eta, in_blocks, in_kind, jet_p4, phi, pt, rotate_x, wide
+from .fused import native_align, native_centre, natively
+from .kinematics import _eta, in_blocks, in_kind, jet_p4, wide
 
 # %% ../../nbs/represent/02_align.ipynb #c009
 def _matrix(*entries): return torch.stack(entries, -1).unflatten(-1, (4, 4))
@@ -33,12 +34,13 @@ def _about_x(y, z):
     return _matrix(o + 1, o, o, o,  o, o + 1, o, o,  o, o, c, s,  o, o, -s, c)
 
 # %% ../../nbs/represent/02_align.ipynb #c011
-def _coordinates(moved):
-    "pT, η, φ of (jets, 4, constituents)."
-    p4 = moved.movedim(1, -1)
-    return pt(p4), eta(p4), phi(p4)
+def _coordinates(px, py, pz):
+    "pT, η, φ; the pT of padding is not quite zero, since roots of zero are slow."
+    p = torch.addcmul(px * px, py, py).clamp_(min=1e-30).sqrt_()
+    return p, _eta(p, pz), torch.atan2(py, px)
 
 @in_kind
+@natively(native_centre)
 @in_blocks(1024)
 def centre_and_rotate(
     p4,   # (jets, constituents, 4), GeV, zero padded
@@ -46,7 +48,7 @@ def centre_and_rotate(
 ): # (jets, constituents, 4), GeV
     "Jets along the x axis, turned about it so that their energy-weighted mean direction lies along φ (arXiv:2007.01850)."
     moved = _along_x(jet_p4(p4)).to(p4.dtype) @ p4.transpose(1, 2)
-    _, h, f = _coordinates(moved)
+    _, h, f = _coordinates(*moved[:, 1:].unbind(1))
     w = moved[:, 0] / torch.addcmul(h * h, f, f).clamp_(min=1e-12).sqrt_()
     return (_about_x(torch.linalg.vecdot(w, f), torch.linalg.vecdot(w, h)) @ moved).transpose(1, 2)
 
@@ -61,36 +63,38 @@ def _frame(total, m0, e0):
     g, h, o = (mt * e0 - t * p0) / (m * m0), (mt * p0 - t * e0) / (m * m0), torch.zeros_like(m)
     return (m0 / m)[:, None, None] * _matrix(g, h, o, o,  h, g, o, o,  o, o, o + 1, o,  o, o, o, o + 1) @ along_x, good
 
-def _into_frame(p4, alive, m0, e0):
-    "Jets (jets, 4, constituents) made of the `alive` constituents, moved to mass m0 and energy e0 along x."
-    total = (wide(p4) @ wide(alive)[..., None])[..., 0]
-    matrix, good = _frame(total, m0, e0)
-    return matrix.to(p4.dtype) @ p4, good
-
 # %% ../../nbs/represent/02_align.ipynb #c021
 def _turned(moved, alive):
-    "The same jets turned about x until their hardest constituent has η = 0, φ > 0; and which one that is, (jets, 1)."
+    "Turns about x (matrices) that bring the hardest constituent to η = 0, φ > 0; which one that is, (jets, 1); and pT, η, φ after the turn."
     _, px, py, pz = moved.unbind(1)
     lead = ((px**2).addcmul_(py, py) * alive).argmax(1, keepdim=True)
-    return _about_x(py.gather(1, lead)[:, 0], pz.gather(1, lead)[:, 0]) @ moved, lead
+    turn = _about_x(py.gather(1, lead)[:, 0], pz.gather(1, lead)[:, 0])
+    c, s = turn[:, 2, 2:].split(1, 1)
+    return turn, lead, *_coordinates(px, torch.addcmul(c * py, s, pz), torch.addcmul(c * pz, s, py, value=-1))
 
 # %% ../../nbs/represent/02_align.ipynb #c023
-def _settle(p4, alive, m0, e0, radius, at_least, dtype=None):
-    "Align, drop what lies beyond `radius`, until nothing does; jets left with fewer than `at_least` lose all. (p4, lead, pT, η, φ, alive)."
-    state, rows, left = None, slice(None), alive
+def _settle(p4, alive, frame, dtype, m0, e0, radius, at_least):
+    """Align, drop what lies beyond `radius`, until nothing does; jets left with fewer than `at_least` lose all.
+
+    Takes momenta (jets, 4, constituents), which are alive, and the matrices that brought them where they are; returns matrices, lead, pT, η, φ, alive.
+    """
+    state, rows = None, slice(None)
     while True:
-        moved, good = _into_frame(p4, left, m0, e0)
-        p4, lead = _turned(moved, left)
-        p, h, f = _coordinates(p4.to(dtype or p4.dtype))
-        keep = left & (torch.addcmul(h * h, f, f) < radius**2)
+        total = frame @ (p4 @ wide(alive)[..., None])
+        step, good = _frame(total[..., 0], m0, e0)
+        frame = step @ frame
+        turn, *places = _turned((frame @ p4).to(dtype), alive)
+        frame = turn.to(frame.dtype) @ frame
+        _, _, h, f = places
+        keep = alive & (torch.addcmul(h * h, f, f) < radius**2)
         keep &= (good & (keep.sum(1) >= at_least))[:, None]
-        if state is None: state = [p4, lead, p, h, f, keep]
+        if state is None: state = [frame, *places, keep]
         else:
-            for whole, part in zip(state, (p4, lead, p, h, f, keep)): whole[rows] = part
-        again = ((keep != left).any(1) & keep.any(1)).nonzero()[:, 0]
+            for whole, part in zip(state, (frame, *places, keep)): whole[rows] = part
+        again = ((keep != alive).any(1) & keep.any(1)).nonzero()[:, 0]
         if not len(again): return state
         rows = again if isinstance(rows, slice) else rows[again]
-        p4, left = p4[again], keep[again]
+        p4, alive, frame = p4[again], keep[again], frame[again]
 
 # %% ../../nbs/represent/02_align.ipynb #c026
 def _greedy(p, h, f, alive, first):
@@ -105,6 +109,7 @@ def _greedy(p, h, f, alive, first):
 
 # %% ../../nbs/represent/02_align.ipynb #c029
 @in_kind
+@natively(native_align)
 @in_blocks(2048)
 def algorithm_1(
     p4,                 # (jets, constituents, 4), GeV, zero padded
@@ -120,7 +125,7 @@ def algorithm_1(
     if not 0 < m0 < e0: raise ValueError(f"m0 = {m0} and e0 = {e0} GeV: a jet needs 0 < m0 < e0.")
     alive, o = mask & (p4[..., 0] > 0), (m0, e0, radius, at_least)
     p3 = wide(p4[..., 1:].transpose(1, 2))   # a light jet's frame is far from the detector's: in single precision m/E would be off
-    massless = torch.cat([p3.norm(dim=1, keepdim=True), p3], 1)
+    massless = torch.cat([(p3 * p3).sum(1, keepdim=True).sqrt(), p3], 1)
     p, h, f, alive, lead = (_published if published else _hardest_kt)(massless, alive, n_constituents, *o, dtype=p4.dtype)
     order = _greedy(p, h, f, alive, lead)
     p, h, f, alive = (v.gather(1, order) for v in (p, h, f, alive))
@@ -131,25 +136,30 @@ def algorithm_1(
     return torch.nn.functional.pad(x, (0, 0, 0, short)), torch.nn.functional.pad(alive, (0, short))
 
 def _hardest_kt(p4, alive, n, *options, dtype):
-    p4, _, p, h, f, alive = _settle(p4, alive, *options, dtype=dtype)
+    start = torch.eye(4, dtype=p4.dtype, device=p4.device).expand(len(p4), 4, 4)
+    frame, _, p, h, f, alive = _settle(p4, alive, start, dtype, *options)
     kt = torch.addcmul(h * h, f, f).mul_(p).mul_(p).masked_fill_(~alive, -1)   # real constituents first, even at kt = 0
     best = kt.topk(min(n, kt.shape[1]), 1).indices
-    _, lead, p, h, f, alive = _settle(p4.gather(2, best[:, None].expand(-1, 4, -1)), alive.gather(1, best), *options, dtype=dtype)
+    _, lead, p, h, f, alive = _settle(p4.gather(2, best[:, None].expand(-1, 4, -1)), alive.gather(1, best), frame, dtype, *options)
     return p, h, f, alive, lead
 
 # %% ../../nbs/represent/02_align.ipynb #c037
 def _published(p4, alive, n, m0, e0, radius, at_least, dtype):
     p4, alive = p4[..., :50], alive[:, :50]
 
-    def turn(p4, first):
-        _, h, f = (v.gather(1, first) for v in _coordinates(p4))
-        return rotate_x(p4.transpose(1, 2), -torch.atan2(h, f)).transpose(1, 2)
-
-    def align(p4, alive): return turn(_into_frame(p4, alive, m0, e0)[0], alive.int().argmax(1, keepdim=True))
+    def places(p4): return _coordinates(*p4[:, 1:].unbind(1))
 
     def distance(p4):
-        _, h, f = _coordinates(p4)
+        _, h, f = places(p4)
         return (h**2 + f**2).sqrt()
+
+    def turn(p4, first):
+        _, h, f = (v.gather(1, first)[:, 0] for v in places(p4))
+        return _about_x(f, h) @ p4   # not py and pz: the fault
+
+    def align(p4, alive):
+        matrix, _ = _frame((p4 @ wide(alive)[..., None])[..., 0], m0, e0)
+        return turn(matrix @ p4, alive.int().argmax(1, keepdim=True))
 
     def settle(p4, alive):
         while True:
@@ -162,16 +172,16 @@ def _published(p4, alive, n, m0, e0, radius, at_least, dtype):
 
     def take(p4, alive, order): return p4.gather(2, order[:, None].expand(-1, 4, -1)), alive.gather(1, order)
 
-    alive = alive & _into_frame(p4, alive, m0, e0)[1][:, None]
+    alive = alive & _frame((p4 @ wide(alive)[..., None])[..., 0], m0, e0)[1][:, None]
     p4 = align(p4, alive)
-    kt = _coordinates(p4)[0] * distance(p4)
+    kt = places(p4)[0] * distance(p4)
     p4, alive = settle(*take(p4, alive, torch.where(alive, -kt, math.inf).argsort(dim=1, stable=True)))
     keep = alive & (alive.cumsum(1) <= n)
     p4 = torch.where((keep != alive).any(1)[:, None, None], align(p4, keep), p4)
     p4, alive = settle(p4, keep)
     p4, alive = take(p4, alive, (~alive).int().argsort(dim=1, stable=True)[:, :n])
-    lead = (_coordinates(p4)[0] * alive).argmax(1, keepdim=True)
-    return *_coordinates(turn(p4, lead).to(dtype)), alive, lead
+    lead = (places(p4)[0] * alive).argmax(1, keepdim=True)
+    return *places(turn(p4, lead).to(dtype)), alive, lead
 
 # %% ../../nbs/represent/02_align.ipynb #c044
 def leading_jets(

@@ -111,7 +111,7 @@ class JetImages(Representation):
 # %% ../../nbs/represent/05_images.ipynb #c026
 PDGID = -211, -13, -11, 11, 13, 22, 130, 211   # order of the published code
 CHARGED = 11, 13, 211
-CHANNELS = "pt", "log_pt", "d0", "dz", "pdgid"
+CHANNELS = "pt", "log_pt", "d0", "dz", "log_d0", "log_dz", "pdgid"
 
 def _significance(d, error, pdgid, limit=5.):
     "d/σ, and where it counts: charged particles with a measured error and |d/σ| within the limit."
@@ -131,7 +131,7 @@ class ChannelImages(Representation):
     Raises `ValueError` for an unknown channel, `KeyError` when the jets lack a feature that a channel needs.
     """
     def __init__(self,
-        channels=("pt",), # of "pt", "log_pt", "d0", "dz", "pdgid"
+        channels=("pt",), # of "pt", "log_pt", "d0", "dz", "log_d0", "log_dz", "pdgid"
         pixels=32,        # along each axis
         extent=.8,        # the image covers [−extent, extent] in η and φ
         frame="axis",     # "axis", "centred", or "full": centred, rotated, flipped
@@ -143,7 +143,7 @@ class ChannelImages(Representation):
         self.to_fit = [c for c in channels if c in ("d0", "dz", "log_pt")]
         super().__init__(fitted=not self.to_fit)
         self.channels, self.pixels, self.extent, self.frame, self.other = tuple(channels), pixels, extent, frame, other
-        tracks = [c for c in self.to_fit if c != "log_pt"]
+        tracks = list(dict.fromkeys(c[-2:] for c in channels if c[-2:] in ("d0", "dz")))
         self.needs = tuple(n for c in tracks for n in (c, f"{c}_err")) + (("pdgid",) if tracks or "pdgid" in channels else ())
         types = [f"pdgid_{i}" for i in PDGID] + ["pdgid_other"] * (other == "channel")
         self.names = tuple(n for c in channels for n in (types if c == "pdgid" else [c]))
@@ -177,6 +177,9 @@ class ChannelImages(Representation):
         "Images with a rim, (jets, pixels + 2, pixels + 2), of one channel."
         if channel == "pt": return [_image(pixel, _share(p4) * mask, self.pixels)]
         if channel == "pdgid": return [_image(pixel, w.to(p4.dtype), self.pixels) for w in _one_hot(features["pdgid"], mask, self.other)]
+        if channel in ("log_d0", "log_dz"):
+            s, good = _significance(features[channel[-2:]], features[f"{channel[-2:]}_err"], features["pdgid"], math.inf)
+            return [_highest(s.to(p4.dtype).abs().log1p(), good & mask, pixel, self.pixels)]
         v, good = self.values(channel, p4, mask, **features)
         centre, width = getattr(self, f"{channel}_constants")
         v = (v - centre) / width

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['as_tensor', 'in_kind', 'join', 'planar', 'pt', 'phi', 'eta', 'mass', 'wide', 'jet_p4', 'from_pt_eta_phi', 'wrap',
-           'delta_phi', 'delta_r', 'boost', 'rapidity', 'boost_z', 'rotate_z', 'rotate_x', 'in_blocks']
+           'delta_phi', 'delta_r', 'boost', 'rapidity', 'boost_z', 'rotate_z', 'rotate_x', 'gathered', 'in_blocks']
 
 # %% ../../nbs/represent/01_kinematics.ipynb #c003
 from functools import wraps
@@ -70,9 +70,10 @@ def eta(
     return _eta(pt(p4), p4[..., 3])
 
 def _eta(pt, pz):
-    a = (x := pz / pt.clamp(min=torch.finfo(pt.dtype).tiny)).abs().clamp(max=1e18)
+    x = (pz / pt.clamp(min=torch.finfo(pt.dtype).tiny)).clamp(-1e18, 1e18)
+    a, b = x.abs(), x * x
     # arsinh a = log(a + √(1 + a²)), so written that small a lose nothing; several times faster than torch.asinh
-    return torch.log1p(a + a * a / (1 + torch.addcmul(torch.ones_like(a), a, a).sqrt())).copysign(x)
+    return torch.log1p(a + b / (1 + (1 + b).sqrt())).copysign(x)
 
 # %% ../../nbs/represent/01_kinematics.ipynb #c015
 @in_kind
@@ -198,6 +199,20 @@ def rotate_x(
     return join(e, px, c * py - s * pz, s * py + c * pz)
 
 # %% ../../nbs/represent/01_kinematics.ipynb #c035
+def gathered(
+    n,     # length of the whole
+    parts, # tensors, or tuples of tensors, block after block along the first axis
+):
+    "The blocks as one tensor, or tuple of tensors, made in its final place: never twice in memory."
+    whole, start = None, 0
+    for part in parts:
+        several = isinstance(part, tuple)
+        part = part if several else (part,)
+        if whole is None: whole = [p.new_empty((n, *p.shape[1:])) for p in part]
+        for w, p in zip(whole, part): w[start:start + len(p)] = p
+        start += len(part[0])
+    return tuple(whole) if several else whole[0]
+
 def in_blocks(
     jets, # per block on a CPU; a GPU gets 128 times as many
 ):
@@ -207,13 +222,6 @@ def in_blocks(
         def blockwise(p4, mask, *args, **kwargs):
             n = jets if p4.device.type == "cpu" else 128 * jets
             if len(p4) <= n: return f(p4, mask, *args, **kwargs)
-            out = None
-            for i in range(0, len(p4), n):
-                part = f(p4[i:i + n], mask[i:i + n], *args, **kwargs)
-                if out is None: out = [p.new_empty((len(p4), *p.shape[1:])) for p in _tuple(part)]
-                for whole, p in zip(out, _tuple(part)): whole[i:i + n] = p
-            return tuple(out) if isinstance(part, tuple) else out[0]
+            return gathered(len(p4), (f(p4[i:i + n], mask[i:i + n], *args, **kwargs) for i in range(0, len(p4), n)))
         return blockwise
     return decorate
-
-def _tuple(a): return a if isinstance(a, tuple) else (a,)

@@ -14,7 +14,7 @@ from fastcore.basics import patch
 from torch import nn
 
 from .align import centre_and_rotate
-from .kinematics import jet_p4, pt
+from .kinematics import gathered, jet_p4, pt
 
 # %% ../../nbs/represent/03_scale.ipynb #c008
 class Representation(nn.Module):
@@ -91,8 +91,7 @@ def transform(self:Representation,
     "The representation of all jets, made batch by batch. Raises `ValueError` for an empty sample."
     if not len(jets): raise ValueError("No jets to represent: got an empty sample.")
     module = self if self.fitted.device == torch.device(device) else deepcopy(self).to(device)
-    parts = [_tuple(module(p4, mask, **f)) for p4, mask, f in batches(jets, self.needs, batch_size, device)]
-    return tuple(map(torch.cat, zip(*parts)))
+    return gathered(len(jets), (_tuple(module(p4, mask, **f)) for p4, mask, f in batches(jets, self.needs, batch_size, device)))
 
 # %% ../../nbs/represent/03_scale.ipynb #c013
 class RobustScale(nn.Module):

@@ -10,18 +10,23 @@ __all__ = ['relative_coordinates', 'log_pt_eta_phi', 'from_log_pt_eta_phi', 'rel
 import torch
 from torch.nn.functional import pad
 
-from .align import algorithm_1, centre_and_rotate
-from .kinematics import delta_phi, eta, from_pt_eta_phi, in_blocks, in_kind, jet_p4, phi, planar, pt, rapidity
+from .align import _along_x, _coordinates, algorithm_1, centre_and_rotate
+from .fused import native_places, natively
+from .kinematics import from_pt_eta_phi, in_blocks, in_kind, jet_p4, pt
 from .scale import Representation, RobustScale
 
 # %% ../../nbs/represent/04_sequences.ipynb #c008
 def _relative(p4, n):
-    "pT, Δη, Δφ of the first `n` constituents; padding has no pT, and a direction that means nothing."
-    axis = jet_p4(p4)[:, None]
-    p4 = planar(p4[:, :n])
-    return pt(p4), eta(p4) - rapidity(axis).to(p4.dtype), delta_phi(phi(p4), phi(axis).to(p4.dtype))
+    "pT, Δη, Δφ of the first `n` constituents; padding has next to no pT, and a direction that means nothing."
+    along_x = _along_x(jet_p4(p4)).to(p4.dtype)
+    return _coordinates(*(along_x @ p4[:, :n].transpose(1, 2))[:, 1:].unbind(1))
+
+def _placed(p4, mask, n):
+    out = native_places(p4, mask, n)
+    return out and (*out, pad(mask[:, :n], (0, max(n - mask.shape[1], 0))))
 
 @in_kind
+@natively(_placed)
 @in_blocks(2048)
 def relative_coordinates(
     p4,                # (jets, constituents, 4), GeV, zero padded, sorted by pT

@@ -67,7 +67,7 @@ class Variational:
         "Mean squared error (rows,), KL divergence (rows, latent) and latent mean (rows, latent)."
         mean, log_var = self.posterior(x)
         z = draw(mean, log_var) if self.training else mean
-        return (self.decode(z) - x).square().mean(1), gaussian_kl(mean, log_var), mean
+        return nn.functional.mse_loss(self.decode(z), x, reduction="none").mean(1), gaussian_kl(mean, log_var), mean
 
     def terms(self, x, step=Step(epoch=10**6)):
         error, kl, _ = self.parts(x)
@@ -99,7 +99,7 @@ def dense(
     widths, # of the layers, input first
 ):
     "Fully connected layers with ReLU between them and none at the end."
-    layers = [layer for a, b in zip(widths[:-1], widths[1:]) for layer in (nn.Linear(a, b), nn.ReLU())]
+    layers = [layer for a, b in zip(widths[:-1], widths[1:]) for layer in (nn.Linear(a, b), nn.ReLU(inplace=True))]
     return nn.Sequential(*layers[:-1])
 
 # %% ../../nbs/train/04_latent.ipynb #c024

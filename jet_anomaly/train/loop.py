@@ -161,10 +161,11 @@ def train_epoch(self:Trainer, model, optimizer, accelerator, data, epoch, bar):
     model.train()
     means, step, world = _Means(), Step(epoch, self.epochs), accelerator.num_processes
     order = shuffled(len(data[0]), self.seed, epoch)
+    backward = accelerator.backward if accelerator.scaler else torch.Tensor.backward  # where nothing is scaled, the plain one
     for batch in batches(data, self.batch_size, order, accelerator.process_index, world, accelerator.device):
         terms = model(*batch, step=step)
         optimizer.zero_grad(set_to_none=True)
-        accelerator.backward(terms["loss"])
+        backward(terms["loss"])
         if self.clip: accelerator.clip_grad_norm_(model.parameters(), self.clip)
         optimizer.step()
         means.add(terms, len(batch[0]))
@@ -237,7 +238,8 @@ def run(self:Trainer, model, optimizer, accelerator, data, validation):
     history, value, at = self.restore(model, optimizer, len(data[0]))
     model.to(accelerator.device)
     if self.compile: model.compile()  # in place: the names of the weights stay
-    prepared, optimizer = accelerator.prepare(model, optimizer)
+    prepared = accelerator.prepare(model)
+    if accelerator.scaler: optimizer = accelerator.prepare(optimizer)  # its wrapper serves scaled gradients, and costs more than a small network's own step
     data, validation = (resident(d, accelerator.device) for d in (data, validation))
     writer = _writer(self.folder) if self.tensorboard and accelerator.is_main_process else None
     bar = tqdm(total=self.epochs * len(data[0]), initial=len(history) * len(data[0]), unit="jet", unit_scale=True,
