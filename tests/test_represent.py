@@ -1,30 +1,17 @@
 """What must not matter does not matter, for any jet; and the kernels say what the tensors say."""
-import os
-from contextlib import contextmanager
-
 import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from jet_anomaly.data.native import compiler
+from jet_anomaly.data.native import compiler, kernels
 from jet_anomaly.represent.align import algorithm_1, centre_and_rotate
 from jet_anomaly.represent.images import FRAMES, image_coordinates, jet_images
 from jet_anomaly.represent.kinematics import boost_z, eta, from_pt_eta_phi, jet_p4, mass, pt, rotate_z
 from jet_anomaly.represent.sequences import log_pt_eta_phi, relative_pt_eta_phi
 
 quick = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.filter_too_much])
-
-
-@contextmanager
-def native(switch):
-    before = os.environ.get("JET_ANOMALY_NATIVE")
-    os.environ["JET_ANOMALY_NATIVE"] = str(int(switch))
-    try: yield
-    finally:
-        if before is None: del os.environ["JET_ANOMALY_NATIVE"]
-        else: os.environ["JET_ANOMALY_NATIVE"] = before
 
 
 @st.composite
@@ -124,7 +111,7 @@ def test_kernels_say_what_tensors_say(sample):
     functions = {"centre": centre_and_rotate, "log": log_pt_eta_phi, "align": algorithm_1} | {f: lambda p, m, frame=f: image_coordinates(p, m, frame) for f in FRAMES}
     answers = []
     for switch in True, False:
-        with native(switch): answers.append({k: f(p4, mask) for k, f in functions.items()})
+        with kernels(switch): answers.append({k: f(p4, mask) for k, f in functions.items()})
     fast, slow = answers
     torch.testing.assert_close(fast["centre"] / 600, slow["centre"] / 600, atol=2e-5, rtol=0)
     torch.testing.assert_close(fast["log"], slow["log"], atol=1e-4, rtol=0)
