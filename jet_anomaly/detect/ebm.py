@@ -25,7 +25,7 @@ from ..represent.sequences import LogSequences
 from ..train.loop import Step
 from ..train.samplers import Replay, frozen, gradient, hmc, langevin, make_generator, normal, temperature
 
-# %% ../../nbs/detect/11_ebm.ipynb #c008
+# %% ../../nbs/detect/11_ebm.ipynb #c012
 class Attention(nn.Module):
     "A transformer's layer on sets: attention and two dense layers, each added to what came in."
     def __init__(self,
@@ -49,7 +49,7 @@ class Attention(nn.Module):
         h = h + self.drop(self.out(seen.transpose(1, 2).flatten(2)))
         return h + self.drop(self.dense(h))
 
-# %% ../../nbs/detect/11_ebm.ipynb #c009
+# %% ../../nbs/detect/11_ebm.ipynb #c013
 class SetNetwork(nn.Module):
     "Numbers of a set of constituents, whatever their order: embedding, attention, sum, dense layers (arXiv:2302.00695, section 3)."
     def __init__(self,
@@ -77,7 +77,7 @@ class SetNetwork(nn.Module):
         h = h if mask is None else h * mask[..., None]
         return self.head(h.sum(1))
 
-# %% ../../nbs/detect/11_ebm.ipynb #c012
+# %% ../../nbs/detect/11_ebm.ipynb #c016
 class ListNetwork(nn.Module):
     "A perceptron on the flattened list, every layer with spectral norm one."
     def __init__(self,
@@ -96,17 +96,17 @@ class ListNetwork(nn.Module):
         for layer in self.dense[:-1]: x = silu(layer(x))
         return self.dense[-1](x)
 
-# %% ../../nbs/detect/11_ebm.ipynb #c015
+# %% ../../nbs/detect/11_ebm.ipynb #c019
 @dataclass
 class SamplerConfig:
     sampler: str = "langevin"    # or "hmc"
-    steps: int = 10              # of the walkers per batch
-    step: float = .1             # size of a step
-    noise: float = .02           # kick of a Langevin step; its square over twice the step is the temperature
+    steps: int = 5               # of the walkers per batch
+    step: float = 1.             # size of a step, λ; the time of a leap with HMC
+    noise: float = .05           # kick of a Langevin step; its square over twice the step is the temperature
     leaps: int = 3               # in a proposal of HMC
-    walkers: int = 10_000        # in the replay buffer
+    walkers: int = 1000          # in the replay buffer
     restart: float = .05         # share of walkers that start anew in a batch
-    groups: int = 2              # a batch walks in so many parts, sorted by length, each without the padding it does not need
+    groups: int = 1              # a batch walks in so many parts, sorted by length, each without the padding it does not need
     regularisation: float = .1   # α, weight of the squared energies
     kl: float = 1.               # weight of the term through the last step of the walk
     repel: float = .3            # weight of the walkers' entropy
@@ -115,14 +115,14 @@ class SamplerConfig:
 @dataclass
 class EBMConfig(SamplerConfig):
     size: str = "small"          # or "published": sizes of the network
-    n_constituents: int = 30     # the hardest this many
+    n_constituents: int = 20     # the hardest this many
     robust: bool = True          # inputs in units of their interquartile ranges
     align: bool = False          # turn the jets first, as VAE-Jet does
 
 SIZES = {"small": dict(width=32, layers=2, heads=2, feedforward=64, head=(64,)),
          "published": dict(width=128, layers=8, heads=16, feedforward=1024, head=(500, 500), dropout=.1)}
 
-# %% ../../nbs/detect/11_ebm.ipynb #c016
+# %% ../../nbs/detect/11_ebm.ipynb #c020
 def check_sampler(c):
     "Raises `ValueError` for settings of the sampler that mean nothing."
     if c.sampler not in ("langevin", "hmc"): raise ValueError(f"sampler={c.sampler!r}; expected 'langevin' or 'hmc'.")
@@ -130,7 +130,7 @@ def check_sampler(c):
         raise ValueError(f"steps, leaps, walkers and groups must be at least 1, step positive, noise not negative; got {c.steps}, {c.leaps}, {c.walkers}, {c.groups}, {c.step}, {c.noise}.")
     if not 0 <= c.restart <= 1: raise ValueError(f"restart={c.restart} must be a share between 0 and 1.")
 
-# %% ../../nbs/detect/11_ebm.ipynb #c017
+# %% ../../nbs/detect/11_ebm.ipynb #c021
 @register("ebm")
 class EBM(Detector):
     "Energy-based model on sets of constituents (arXiv:2302.00695)."
@@ -148,6 +148,7 @@ class EBM(Detector):
         check_sampler(c)
         self.representation = LogSequences(c.n_constituents, c.robust, c.align)
         self.net, self.replay = self.network(), Replay(c.walkers, (c.n_constituents, 3))
+        for name, edge in ("low", -math.inf), ("high", math.inf): self.register_buffer(name, torch.full((3,), edge))
         self._ddp_params_and_buffers_to_ignore = [f"replay.{name}" for name, _ in self.replay.named_buffers()]  # every process has walkers of its own
 
     def initialise(self, seed=0):
@@ -157,10 +158,27 @@ class EBM(Detector):
         self.replay.clear()
 
     def compile(self, *args, **kwargs): self.net.compile(*args, **kwargs)  # the walk goes through it many times
-    def of(self, net): return lambda x, mask: -net(x, mask).float().logsumexp(1)
+    def of(self, net): return lambda x, mask: self.wall(x, mask) - net(x, mask).to(x.dtype).logsumexp(1)
     def energy(self, x, mask): return self.of(self.net)(x, mask)
 
-# %% ../../nbs/detect/11_ebm.ipynb #c019
+# %% ../../nbs/detect/11_ebm.ipynb #c023
+@patch
+def wall(self:EBM, x, mask):
+    "Energy of constituents outside the range of the training jets, (jets,)."
+    over = (x - x.clamp(self.low, self.high)).square().sum(-1)
+    return (over if mask is None else over * mask).sum(1) / (2 * self.langevin_step())
+
+@patch
+def langevin_step(self:EBM): return self.config.step if self.config.sampler == "langevin" else self.config.step**2 / 2
+
+@patch
+def learn(self:EBM, jets, validation, trainer):
+    first = next(iter(blocks(jets, 10_000)))
+    x, mask = self.columns(first)
+    self.low.copy_(x[mask].amin(0)); self.high.copy_(x[mask].amax(0))
+    return super(EBM, self).learn(jets, first[:1000] if validation is None else validation, trainer)
+
+# %% ../../nbs/detect/11_ebm.ipynb #c025
 def by_length(
     mask,   # (jets, constituents), real ones first
     groups, # how many
@@ -196,13 +214,13 @@ def walk(self:EBM,
     for rows, width, part in by_length(mask, c.groups):
         options = dict(free=_free(part), generator=generator)
         y, v, share = x[rows, :width], 0., torch.ones((), device=x.device)
-        if c.sampler == "hmc": y, share, v = hmc(_masked(energy, part), y, steps, c.step, c.leaps, temperature(c.step**2 / 2, c.noise), **options)
+        if c.sampler == "hmc": y, share, v = hmc(_masked(energy, part), y, steps, c.step, c.leaps, temperature(self.langevin_step(), c.noise), **options)
         else: y = langevin(_masked(energy, part), y, steps, c.step, c.noise, **options)
         out[rows, :width], momentum[rows, :width] = y, v
         accepted = accepted + share * len(rows) / len(x)
     return out, momentum, accepted
 
-# %% ../../nbs/detect/11_ebm.ipynb #c022
+# %% ../../nbs/detect/11_ebm.ipynb #c028
 @patch
 def last_step(self:EBM,
     x,              # (jets, constituents, 3)
@@ -227,7 +245,7 @@ def nearest(x, others, at_least=1e-3):
     with torch.no_grad(): who = torch.cdist(x.flatten(1), others.flatten(1)).argmin(1)
     return (x - others[who]).flatten(1).norm(dim=1).clamp(min=at_least).log()
 
-# %% ../../nbs/detect/11_ebm.ipynb #c024
+# %% ../../nbs/detect/11_ebm.ipynb #c030
 @patch
 def terms(self:EBM, x, mask, step=Step()):
     if not (self.training and step.training): return self.judge(x, mask)
@@ -268,7 +286,7 @@ def angle(self:EBM, x, mask, v):
     with sdpa_kernel(SDPBackend.MATH): slope, = torch.autograd.grad(self.of(self.net.forward)(x, mask).sum(), x, create_graph=True)
     return torch.cosine_similarity(slope.flatten(1), v.flatten(1)).abs()
 
-# %% ../../nbs/detect/11_ebm.ipynb #c026
+# %% ../../nbs/detect/11_ebm.ipynb #c032
 @patch
 def kinematics(self:EBM, x, mask):
     "pT and mass in GeV of the jets made of these constituents, each (jets,)."
@@ -286,27 +304,28 @@ def judge(self:EBM, x, mask):
     return {"loss": sum(apart), "contrast": e_real - e_fake, "regularisation": e_real**2 + e_fake**2, "energy": e_real}
 
 @patch
-def learn(self:EBM, jets, validation, trainer):
-    if validation is None: validation = next(iter(blocks(jets, 1000)))
-    return super(EBM, self).learn(jets, validation, trainer)
+def in_chunks(self:EBM, function, x, mask):
+    "A function of the jets, a thousand at a time, sorted by length so that each chunk is as wide as it must be."
+    out = None
+    for rows, width, part in by_length(mask, -(-len(x) // self.chunk)):
+        y = function(x[rows, :width], part)
+        if out is None: out = y.new_empty(len(x), *y.shape[1:])
+        out[rows] = y
+    return out
 
 @patch
-def score_terms(self:EBM, x, mask):
-    e = torch.empty(len(x), device=x.device)
-    for rows, width, part in by_length(mask, -(-len(x) // self.chunk)): e[rows] = self.energy(x[rows, :width], part)
-    return {"energy": e}
+def score_terms(self:EBM, x, mask): return {"energy": self.in_chunks(self.energy, x, mask)}
 
-# %% ../../nbs/detect/11_ebm.ipynb #c028
+# %% ../../nbs/detect/11_ebm.ipynb #c034
 @patch
 def diagnose(self:EBM, x, mask, n=500):
     c, x, mask = self.config, x[:n], mask[:n]
     g = make_generator(x.device, seed=1)
     noise = self.noise(mask, g)
     _, walkers, masks, age = self.replay.draw(noise, mask, 0., g)
-    size, step, leaps = temperature(c.step, c.noise), math.sqrt(2 * c.step), 1
-    if c.sampler == "hmc": size, step, leaps = temperature(c.step**2 / 2, c.noise), c.step, c.leaps
     energy = _masked(self.of(frozen(self.net)), masks)
-    _, accepted, _ = hmc(energy, walkers, 2, step, leaps, size, _free(masks), g)
+    _, accepted, _ = hmc(energy, walkers, 2, math.sqrt(2 * self.langevin_step()), c.leaps if c.sampler == "hmc" else 1,
+                         temperature(self.langevin_step(), c.noise), _free(masks), g)
     e = {"data": self.energy(x, mask), "walkers": energy(walkers), "noise": self.energy(noise, mask)}
     lost = (walkers.abs().flatten(1).amax(1) > 2 * x.abs().amax()).float().mean()
     self._warn(e["data"], e["walkers"], lost)
@@ -320,7 +339,7 @@ def _warn(self:EBM, data, walkers, lost, spreads=10):
         f"the walkers' energy is {abs(gap):.3g} {'above' if gap > 0 else 'below'} the jets', with a spread of {spread:.3g}" if not abs(gap) < spreads * spread else None
     if what: warnings.warn(f"The sampler diverges: {what}. Lower lr or step, raise steps or regularisation, or clip the gradients.", stacklevel=2)
 
-# %% ../../nbs/detect/11_ebm.ipynb #c030
+# %% ../../nbs/detect/11_ebm.ipynb #c036
 @patch
 @torch.no_grad()
 def generate(self:EBM,
@@ -347,7 +366,7 @@ def generate(self:EBM,
     p4, mask = (torch.cat(p).numpy() for p in zip(*parts))
     return Jets.from_constituents(p4, mask, meta={"process": "generated", "detector": self.name, "seed": seed, "steps": steps, "start": start})
 
-# %% ../../nbs/detect/11_ebm.ipynb #c032
+# %% ../../nbs/detect/11_ebm.ipynb #c038
 @dataclass
 class EBMMLPConfig(EBMConfig):
     widths: tuple = (512, 512, 128, 64) # of the dense layers

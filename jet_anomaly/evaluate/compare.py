@@ -49,6 +49,8 @@ class Entry:
     def slug(self):
         "A folder's name that changes with everything that changes the scores."
         said = {k: v for k, v in asdict(self).items() if k not in ("label", "twin", "seeds")}
+        if self.detector not in SUPERVISED:  # the detector's own settings and recipe count too: they may be others in the next version
+            said |= {"options": asdict(make_detector(self.detector, **self.options).config), "settings": detector_class(self.detector).recipe | self.settings}
         key = hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode()).hexdigest()[:10]
         return f"{re.sub('[^A-Za-z0-9]+', '_', self.label).strip('_') or 'entry'}-{key}"
 
