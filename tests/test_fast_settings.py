@@ -1,7 +1,10 @@
 "Settings made for a GPU must give the same detector on the CPU: reduced precision, compiled arithmetic, stored pictures."
+import sys
+
 import numpy as np
 import pytest
 import torch
+from house import python
 from test_contract import TEST, TRAIN
 
 from jet_anomaly.detect.detector import make_detector
@@ -52,3 +55,28 @@ def test_compiled_arithmetic_trains_alike(monkeypatch):
     exact, (detector, compiled) = fitted("image_ae")[1], fitted("image_ae", compile=True)
     np.testing.assert_allclose(compiled, exact, rtol=1e-3)
     assert detector._compiled_call_impl is not None and not any("_orig_mod" in k for k in detector.state_dict())
+
+
+GROWTH = """
+import resource, numpy as np, torch
+from jet_anomaly.data.jets import Jets
+from jet_anomaly.detect.detector import make_detector
+torch.set_num_threads(1)
+rng = np.random.default_rng(0)
+pt, (eta, phi) = -np.sort(-rng.exponential(50, (40_000, 6)).astype(np.float32)), rng.normal(0, .3, (2, 40_000, 6)).astype(np.float32)
+jets = Jets(np.stack([pt * np.cosh(eta), pt * np.cos(phi), pt * np.sin(phi), pt * np.sinh(eta)], -1), np.ones(pt.shape, bool))
+detector = make_detector("image_ae", width=2, hidden=4, encoding=2)
+settings = dict(epochs=1, batch_size=1000, device="cpu", progress=False)
+detector.fit(jets[:10_000], jets[:10_000], **settings)
+detector.anomaly_score(jets[:10_000])
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+detector.fit(jets, jets[:10_000], **settings)
+detector.anomaly_score(jets)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="ru_maxrss is in other units elsewhere")
+def test_the_pictures_of_all_jets_are_never_held():
+    grown = int(python("-c", GROWTH).splitlines()[-1])
+    assert grown < 40_000 * 1600 * 4 / 2, f"memory grew by {grown / 1e6:.0f} MB; the pictures of all jets are 256 MB"

@@ -72,3 +72,26 @@ def test_a_file_cut_short_is_an_error_of_one_line(tmp_path):
         out, err = process.communicate(timeout=200)
         assert process.returncode == 1 and len(err.strip().splitlines()) == 1 and "short.h5" in err, err
         assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="process groups are POSIX")
+def test_an_interrupted_scan_goes_on_and_leaves_no_process(tmp_path):
+    toy(800).to_hdf5(tmp_path / "qcd.h5")
+    words = ("scan", "dense_ae", tmp_path / "qcd.h5", "--option", "latent", "--values", 2, 4, 8, 16, "--seeds", 2, "--processes", 2,
+             "--epochs", 25, "--device", "cpu", "--set", "hidden=[64]", "--out", tmp_path / "scan", "--quiet", "--json")
+    run = command(*words, start_new_session=True)
+    finished = lambda: {p: p.stat().st_mtime_ns for p in tmp_path.glob("scan/*/*/result.json")}
+    until = time.monotonic() + 200
+    while time.monotonic() < until and not finished() and run.poll() is None: time.sleep(.02)
+    os.killpg(run.pid, signal.SIGINT)  # as a terminal does
+    _, err = run.communicate(timeout=60)
+    there = finished()
+    assert run.returncode == 130 and "run the same command to go on" in err.splitlines()[-1] and "Traceback" not in err, err
+    assert 0 < len(there) < 8
+    until = time.monotonic() + 30  # the last helper goes when the pipe to it is closed
+    with pytest.raises(ProcessLookupError):
+        while time.monotonic() < until: os.killpg(run.pid, 0); time.sleep(.05)
+    again = command(*words)
+    out, err = again.communicate(timeout=300)
+    assert again.returncode == 0 and json.loads(out)["trainings"] == len(finished()) == 8, err
+    assert there.items() <= finished().items() and (tmp_path / "scan/scan.png").is_file()

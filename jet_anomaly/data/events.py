@@ -17,17 +17,20 @@ import vector
 from .jets import Jets, atomic_path
 
 # %% ../../nbs/data/16_events.ipynb #c008
+def _observables(jets): return getattr(jets, "observables", jets)
+
 def rank_in_event(
-    jets, # `Jets` with the observable `event`
+    jets, # `Jets` with the observable `event`, or their observables alone
 ) -> np.ndarray: # (jets,) int, 0 for the leading jet
     "The place of each jet in its event: the observable `rank` where there is one, otherwise by falling pT. Raises `KeyError` without `event`."
-    if "event" not in jets.observables: raise KeyError(f"Nothing says which event these jets are from: the observable 'event' is missing; they have {sorted(jets.observables)}.")
-    if "rank" in jets.observables: return np.asarray(jets.observables["rank"], int)
-    order = np.lexsort((-jets.observables["pt"], jets.observables["event"]))
-    event = jets.observables["event"][order]
+    have = _observables(jets)
+    if "event" not in have: raise KeyError(f"Nothing says which event these jets are from: the observable 'event' is missing; they have {sorted(have)}.")
+    if "rank" in have: return np.asarray(have["rank"], int)
+    order = np.lexsort((-np.asarray(have["pt"]), have["event"]))
+    event = np.asarray(have["event"])[order]
     first = np.flatnonzero(np.r_[True, event[1:] != event[:-1]])
-    rank = np.empty(len(jets), int)
-    rank[order] = np.arange(len(jets)) - np.repeat(first, np.diff(np.r_[first, len(jets)]))
+    rank = np.empty(len(event), int)
+    rank[order] = np.arange(len(event)) - np.repeat(first, np.diff(np.r_[first, len(event)]))
     return rank
 
 def leading(
@@ -41,21 +44,21 @@ def leading(
 
 # %% ../../nbs/data/16_events.ipynb #c011
 def leading_pairs(
-    jets, # `Jets` with the observable `event`
+    jets, # `Jets` with the observable `event`, or their observables alone
 ) -> np.ndarray: # (events, 2) int: rows of the leading and of the second jet, in the order of the event numbers
     "The two leading jets of every event that has both. Raises `KeyError` without `event`."
-    rank, rows = rank_in_event(jets), np.arange(len(jets))
-    one, two = rows[rank == 0], rows[rank == 1]
-    _, i, j = np.intersect1d(jets.observables["event"][one], jets.observables["event"][two], return_indices=True)
+    rank, event = rank_in_event(jets), np.asarray(_observables(jets)["event"])
+    one, two = np.flatnonzero(rank == 0), np.flatnonzero(rank == 1)
+    _, i, j = np.intersect1d(event[one], event[two], return_indices=True)
     return np.stack([one[i], two[j]], 1)
 
 # %% ../../nbs/data/16_events.ipynb #c013
 def dijet_mass(
-    jets,  # `Jets`
+    jets,  # `Jets`, or their observables alone
     pairs, # (events, 2) rows
 ) -> np.ndarray: # (events,) GeV
     "Invariant mass of pairs of jets, from their pt, eta, phi and mass."
-    p4 = vector.array({k: np.asarray(jets.observables[k], np.float64)[pairs] for k in ("pt", "eta", "phi", "mass")})
+    p4 = vector.array({k: np.asarray(_observables(jets)[k], np.float64)[pairs] for k in ("pt", "eta", "phi", "mass")})
     return np.asarray((p4[:, 0] + p4[:, 1]).mass)
 
 # %% ../../nbs/data/16_events.ipynb #c017

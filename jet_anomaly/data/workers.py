@@ -17,6 +17,8 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from itertools import takewhile
 
+from tqdm import tqdm
+
 # %% ../../nbs/data/17_workers.ipynb #c006
 THREADS = "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"
 
@@ -29,6 +31,7 @@ def _begin(threads, cards):
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ.update(dict.fromkeys(THREADS, str(threads)))
     if cards is not None: os.environ["CUDA_VISIBLE_DEVICES"] = cards.get()
+    tqdm.set_lock(threading.RLock())  # its own is a semaphore, which a worker that is ended would leave behind
     threading.Thread(target=_follow_parent, daemon=True).start()
 
 # %% ../../nbs/data/17_workers.ipynb #c008

@@ -49,6 +49,8 @@ class Entry:
     def slug(self):
         "A folder's name that changes with everything that changes the scores."
         said = {k: v for k, v in asdict(self).items() if k not in ("label", "twin", "seeds")}
+        if self.detector not in SUPERVISED:  # the detector's own settings and recipe count too: they may be others in the next version
+            said |= {"options": asdict(make_detector(self.detector, **self.options).config), "settings": detector_class(self.detector).recipe | self.settings}
         key = hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode()).hexdigest()[:10]
         return f"{re.sub('[^A-Za-z0-9]+', '_', self.label).strip('_') or 'entry'}-{key}"
 
@@ -125,7 +127,7 @@ def _fit_detector(job, tests):
     seconds = time.perf_counter() - began
     arrays, per_jet = _score_all(detector.scores, tests | {"held_out": held_out})
     return arrays, {"score": job["score"] or detector.score, "train_seconds": seconds, "seconds_per_jet": per_jet, "memory_MB": memory["MB"], "epochs": len(history),
-                    "jets": len(jets), "parameters": sum(p.numel() for p in detector.parameters())}
+                    "last_epoch": {k: v for k, v in (history.rows[-1] if len(history) else {}).items() if isinstance(v, (int, float))}, "jets": len(jets), "parameters": sum(p.numel() for p in detector.parameters())}
 
 def _fit_supervised(job, tests):
     "One classifier per signal, each trained with labels; the background is scored by each."

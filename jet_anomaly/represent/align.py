@@ -129,7 +129,7 @@ def algorithm_1(
     p, h, f, alive, lead = (_published if published else _hardest_kt)(massless, alive, n_constituents, *o, dtype=p4.dtype)
     order = _greedy(p, h, f, alive, lead)
     p, h, f, alive = (v.gather(1, order) for v in (p, h, f, alive))
-    flip = torch.where(h[:, 1:2] < 0, -1, 1).to(h.dtype)
+    flip = torch.where((h[:, 1:2] < 0).any(1, keepdim=True), -1, 1).to(h.dtype)   # where there is a second
     h = torch.cat([h[:, :1], h[:, 1:] * flip], 1) if published else h * flip
     x = torch.stack([p / math.sqrt(e0**2 - m0**2), h, f], -1) * alive[..., None]
     short = n_constituents - x.shape[1]

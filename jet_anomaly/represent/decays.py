@@ -12,7 +12,7 @@ import torch
 from ..data.jets import Jets, concatenate
 from .kinematics import boost, eta, from_pt_eta_phi, jet_p4, mass, phi, pt, wrap
 
-# %% ../../nbs/represent/08_decays.ipynb #c008
+# %% ../../nbs/represent/08_decays.ipynb #c009
 def two_body(
     parent, # (n, 4), GeV
     m1,     # (n,) GeV
@@ -28,7 +28,7 @@ def two_body(
     first = boost(at_rest, parent[:, 1:] / parent[:, :1])
     return first, parent - first
 
-# %% ../../nbs/represent/08_decays.ipynb #c011
+# %% ../../nbs/represent/08_decays.ipynb #c012
 def prongs(
     parent,    # (n, 4), GeV
     count,     # (n,) 2, 3 or 4
@@ -46,7 +46,7 @@ def prongs(
         out += [torch.where(decays, a, p), torch.where(decays, b, 0)]
     return torch.stack(out, 1)
 
-# %% ../../nbs/represent/08_decays.ipynb #c014
+# %% ../../nbs/represent/08_decays.ipynb #c015
 def cones(
     p4,     # (jets, constituents, 4), GeV
     mask,   # (jets, constituents)
@@ -91,7 +91,7 @@ def _relative(p4, mask, axis, width):
     away = away.gather(1, k.indices[..., None].expand(-1, -1, 2)) * (k.values > 0)[..., None]
     return torch.cat([k.values[..., None], away], -1)
 
-# %% ../../nbs/represent/08_decays.ipynb #c018
+# %% ../../nbs/represent/08_decays.ipynb #c019
 def _place(parts, axis_eta, axis_phi, generator, scale=1.):
     "Parts (…, width, 3) about axes (…,), each turned by a random angle: pT, η, φ."
     a = 2 * torch.pi * torch.rand(axis_eta.shape, generator=generator)[..., None]
@@ -113,7 +113,7 @@ def _dress(p, axis, library, n_constituents, generator, spread=100):
     p4 = from_pt_eta_phi(k, e.gather(1, order), f.gather(1, order)) * (k > 0)[..., None]
     return Jets.from_constituents(p4.numpy()), inside.numpy()
 
-# %% ../../nbs/represent/08_decays.ipynb #c019
+# %% ../../nbs/represent/08_decays.ipynb #c020
 def pseudo_decays(
     jets,                # background `Jets`
     n,                   # how many

@@ -11,6 +11,7 @@ import math
 import numpy as np
 import torch
 
+from .fused import native_places, natively
 from .kinematics import in_blocks, in_kind, jet_p4, pt
 from .scale import Representation
 from .sequences import _relative
@@ -18,7 +19,12 @@ from .sequences import _relative
 # %% ../../nbs/represent/05_images.ipynb #c008
 FRAMES = "axis", "centred", "full"
 
+def _placed(p4, mask, frame):
+    out = native_places(p4, mask, mask.shape[1], FRAMES.index(frame)) if frame in FRAMES else None
+    return out and (*out[1:], out[0])
+
 @in_kind
+@natively(_placed)
 @in_blocks(1024)
 def image_coordinates(
     p4,           # (jets, constituents, 4), GeV, zero padded, sorted by pT
@@ -52,18 +58,17 @@ def _flipped(x, y, w):
 
 # %% ../../nbs/represent/05_images.ipynb #c014
 def _pixel(x, y, pixels, extent):
-    "Number of the pixel, (jets, constituents), in an image that has a rim."
-    def index(v): return ((v + extent) * (pixels / (2 * extent))).floor_().clamp_(-1, pixels)
-    return (index(x) * (pixels + 2) + index(y) + (pixels + 3)).long()
+    "Number of the pixel, (jets, constituents), and a weight: 1 inside the image, 0 outside."
+    def index(v): return ((v + extent) * (pixels / (2 * extent))).floor_()
+    ix, iy, middle = index(x), index(y), (pixels - 1) / 2
+    inside = (pixels / 2 + .5 - torch.maximum((ix - middle).abs_(), (iy - middle).abs_())).clamp_(0, 1)   # no comparison: those are slow
+    return (ix.clamp_(0, pixels - 1) * pixels + iy.clamp_(0, pixels - 1)).long(), inside
 
 def _image(pixel, w, pixels):
-    "Sums of the weights (jets, pixels + 2, pixels + 2), with the rim."
-    return w.new_zeros(len(w), (pixels + 2)**2).scatter_add_(1, pixel, w).unflatten(1, (pixels + 2, pixels + 2))
-
-def _inner(image): return image[..., 1:-1, 1:-1]
+    "Sums of the weights, (jets, pixels, pixels)."
+    return w.new_zeros(len(w), pixels**2).scatter_add_(1, pixel, w).unflatten(1, (pixels, pixels))
 
 @in_kind
-@in_blocks(1024)
 def pixelate(
     x,         # (jets, constituents), first image axis
     y,         # (jets, constituents), second image axis
@@ -72,12 +77,18 @@ def pixelate(
     extent=1., # the image covers [−extent, extent) in both directions
 ): # (jets, pixels, pixels), and (jets,): the sum of the weights outside
     "Sum of the weights in each pixel, and what fell outside."
-    image = _image(_pixel(x, y, pixels, extent), w, pixels)
-    return _inner(image), image.sum((1, 2)) - _inner(image).sum((1, 2))
+    pixel, inside = _pixel(x, y, pixels, extent)
+    return _image(pixel, w * inside, pixels), (w * (1 - inside)).sum(1)
 
 # %% ../../nbs/represent/05_images.ipynb #c019
-@in_kind
 @in_blocks(1024)
+def _places(p4, mask, pixels, extent, frame):
+    "Pixel and pT of each constituent, none for what lies outside."
+    x, y, w = image_coordinates(p4, mask, frame)
+    pixel, inside = _pixel(x, y, pixels, extent)
+    return pixel, w * inside
+
+@in_kind
 def jet_images(
     p4,             # (jets, constituents, 4), GeV, zero padded, sorted by pT
     mask,           # (jets, constituents)
@@ -87,9 +98,8 @@ def jet_images(
     normalise=True, # to unit sum; otherwise GeV of pT
 ): # (jets, pixels, pixels); axes η, φ
     "Images of the transverse momentum (arXiv:1808.08992); what lies outside is left out."
-    x, y, w = image_coordinates(p4, mask, frame)
-    images = _inner(_image(_pixel(x, y, pixels, extent), w, pixels))
-    return images / images.sum((1, 2), keepdim=True).clamp(min=1e-30) if normalise else images.contiguous()
+    pixel, w = _places(p4, mask, pixels, extent, frame)
+    return _image(pixel, w / w.sum(1, keepdim=True).clamp(min=1e-30) if normalise else w, pixels)
 
 # %% ../../nbs/represent/05_images.ipynb #c023
 class JetImages(Representation):
@@ -168,28 +178,30 @@ class ChannelImages(Representation):
             getattr(self, f"{c}_constants").copy_(torch.tensor([(low + high) / 2, max((high - low) / 2, 1e-6)]))
 
     def unscaled(self, p4, mask, **features):
-        x, y, _ = image_coordinates(p4, mask, self.frame)
-        pixel = _pixel(x, y, self.pixels, self.extent)
-        planes = [plane for c in self.channels for plane in self.planes(c, pixel, p4, mask, **features)]
-        return torch.stack(list(map(_inner, planes)), 1)
+        x, y, w = image_coordinates(p4, mask, self.frame)
+        pixel, inside = _pixel(x, y, self.pixels, self.extent)
+        planes = [plane for c in self.channels for plane in self.planes(c, pixel, inside, w, p4, mask, **features)]
+        return torch.stack(planes, 1)
 
-    def planes(self, channel, pixel, p4, mask, **features):
-        "Images with a rim, (jets, pixels + 2, pixels + 2), of one channel."
-        if channel == "pt": return [_image(pixel, _share(p4) * mask, self.pixels)]
-        if channel == "pdgid": return [_image(pixel, w.to(p4.dtype), self.pixels) for w in _one_hot(features["pdgid"], mask, self.other)]
+    def planes(self, channel, pixel, inside, p, p4, mask, **features):
+        "Images (jets, pixels, pixels) of one channel."
+        if channel == "pt": return [_image(pixel, p * (inside / _axis_pt(p4)), self.pixels)]
+        if channel == "pdgid": return [_image(pixel, w * inside, self.pixels) for w in _one_hot(features["pdgid"], mask, self.other)]
         if channel in ("log_d0", "log_dz"):
             s, good = _significance(features[channel[-2:]], features[f"{channel[-2:]}_err"], features["pdgid"], math.inf)
-            return [_highest(s.to(p4.dtype).abs().log1p(), good & mask, pixel, self.pixels)]
+            return [_highest(s.to(p4.dtype).abs().log1p(), good & mask & (inside > 0), pixel, self.pixels)]
         v, good = self.values(channel, p4, mask, **features)
         centre, width = getattr(self, f"{channel}_constants")
         v = (v - centre) / width
-        return [_highest(v, good, pixel, self.pixels) if channel == "log_pt" else _image(pixel, v * good, self.pixels)]
+        return [_highest(v, good & (inside > 0), pixel, self.pixels) if channel == "log_pt" else _image(pixel, v * good * inside, self.pixels)]
 
 # %% ../../nbs/represent/05_images.ipynb #c029
-def _share(p4): return pt(p4) / pt(jet_p4(p4)).to(p4.dtype).clamp(min=1e-9)[:, None]
+def _axis_pt(p4): return pt(jet_p4(p4)).to(p4.dtype).clamp(min=1e-9)[:, None]
+
+def _share(p4): return pt(p4) / _axis_pt(p4)
 
 def _highest(value, good, pixel, pixels):
-    "The largest value in each pixel, 0 where there is none; (jets, pixels + 2, pixels + 2)."
+    "The largest value in each pixel, (jets, pixels, pixels); 0 where there is none."
     low = torch.finfo(value.dtype).min
-    plane = value.new_full((len(value), (pixels + 2)**2), low).scatter_reduce_(1, pixel, torch.where(good, value, low), "amax")
-    return torch.where(plane == low, 0, plane).unflatten(1, (pixels + 2, pixels + 2))
+    plane = value.new_full((len(value), pixels**2), low).scatter_reduce_(1, pixel, torch.where(good, value, low), "amax")
+    return torch.where(plane == low, 0, plane).unflatten(1, (pixels, pixels))

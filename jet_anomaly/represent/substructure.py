@@ -8,6 +8,8 @@ __all__ = ['NAMES', 'girth', 'pt_dispersion', 'multiplicity', 'n_subjettiness', 
 # %% ../../nbs/represent/07_substructure.ipynb #c003
 import torch
 
+from .fused import natively
+from .fused_tree import native_correlation
 from .kinematics import in_blocks, in_kind, jet_p4, mass, phi, pt, rapidity, rotate_z, wide
 from .tree import FAR, lund_counts, soft_drop, splittings, subjet_axes
 
@@ -91,6 +93,7 @@ def n_subjettiness(
 
 # %% ../../nbs/represent/07_substructure.ipynb #c020
 @in_kind
+@natively(native_correlation)
 @in_blocks(256)
 def energy_correlation(
     p4,      # (jets, constituents, 4), GeV

@@ -11,6 +11,8 @@ from typing import NamedTuple
 
 import torch
 
+from .fused import natively
+from .fused_tree import native_axes, native_lund, native_merges, native_soft_drop
 from .kinematics import in_blocks, in_kind, jet_p4, mass, phi, pt, rapidity, rotate_z, wide
 
 # %% ../../nbs/represent/06_tree.ipynb #c008
@@ -135,6 +137,7 @@ def repair(self:Clustering, step, y, f):
 
 # %% ../../nbs/represent/06_tree.ipynb #c016
 @in_kind
+@natively(native_merges)
 @in_blocks(2000)
 def merging_distances(
     p4,      # (jets, constituents, 4), GeV
@@ -161,6 +164,9 @@ def splittings(
 # %% ../../nbs/represent/06_tree.ipynb #c022
 AXES = {"kt": (1, False), "wta_kt": (1, True), "ca": (0, False), "wta_ca": (0, True)}
 
+def _native_axes(p4, mask, n_max, axes): return native_axes(p4, mask, n_max, *AXES[axes]) if axes in AXES else None
+
+@natively(_native_axes)
 def subjet_axes(
     p4,            # (jets, constituents, 4), GeV, tensor
     mask,          # (jets, constituents)
@@ -182,6 +188,7 @@ def subjet_axes(
 
 # %% ../../nbs/represent/06_tree.ipynb #c026
 @in_kind
+@natively(native_soft_drop)
 @in_blocks(2000)
 def soft_drop(
     p4,        # (jets, constituents, 4), GeV
@@ -204,6 +211,7 @@ def soft_drop(
 
 # %% ../../nbs/represent/06_tree.ipynb #c029
 @in_kind
+@natively(native_lund)
 @in_blocks(2000)
 def lund_counts(
     p4,                      # (jets, constituents, 4), GeV

@@ -29,7 +29,6 @@ typedef int vi __attribute__((vector_size(64)));
 INLINE v all(float a) { v y; FOR(l, L) y[l] = a; return y; }
 INLINE v choose(vi m, v a, v b) { return (v)(((vi)a & m) | ((vi)b & ~m)); }
 INLINE v relu(v x) { return choose(x > 0, x, all(0)); }
-INLINE float sum(v a) { float s = 0; FOR(l, L) s += a[l]; return s; }
 INLINE v vexp(v x) {  /* 2^n e^r with |r| < ln(2)/2 */
   x = choose(x > 87, all(87), choose(x < -87, all(-87), x));
   v n = (x * 1.44269504f + 12582912.f) - 12582912.f, r = x - n * 0.693359375f + n * 2.12194440e-4f, y = all(1.9875691500e-4f);
@@ -67,15 +66,15 @@ INLINE void add_back(int O, int I, const float *W, const v *y, v *x) {  /* x += 
     FOR(j, 8) if (k + j < I) x[k + j] = a[j];
   }
 }
-static void outer(int n, int O, int I, const v *d, const v *x, float *W, float *b) {  /* W += d xt, b += d, over n steps */
+static void outer(int n, int O, int I, const v *d, const v *x, v *W, v *b) {  /* W += d xt, b += d, over n steps; lanes apart */
   for (int o = 0; o < O; o += 4) {
     for (int k = 0; k < I; k += 4) {
       v a[16];
       FOR(i, 16) a[i] = all(0);
       FOR(t, n) FOR(p, 4) FOR(q, 4) if (o + p < O && k + q < I) a[4 * p + q] += d[o + p + t * R] * x[k + q + t * R];
-      FOR(p, 4) FOR(q, 4) if (o + p < O && k + q < I) W[(o + p) * I + k + q] += sum(a[4 * p + q]);
+      FOR(p, 4) FOR(q, 4) if (o + p < O && k + q < I) W[(o + p) * I + k + q] += a[4 * p + q];
     }
-    if (b) FOR(p, 4) if (o + p < O) { v a = all(0); FOR(t, n) a += d[o + p + t * R]; b[o + p] += sum(a); }
+    if (b) FOR(p, 4) if (o + p < O) { v a = all(0); FOR(t, n) a += d[o + p + t * R]; b[o + p] += a; }
   }
 }
 """
@@ -168,7 +167,7 @@ static void backward_steps(int n, const float *w, const v *K, const v *E, const 
 # %% ../../nbs/train/06_native.ipynb #c021
 GRADIENT_C = r"""
 #define GRAD(O_, I_, to, from, W_, B_) outer(n, O_, I_, d + to, r + from, g + W_, B_);
-static void backward_block(int T, const int *jet, const int *length, const float *w, const float *gkl, const float *gerror, const v *r, v *d, float *g, float *gcontext) {
+static void backward_block(int T, const int *jet, const int *length, const float *w, const float *gkl, const float *gerror, const v *r, v *d, v *g, float *gcontext) {
   int n = length[0];
   v K[T], E[T];
   load(T, n, jet, length, gkl, 1, K, 1); load(T, n, jet, length, gerror, 1, E, 1);
@@ -190,7 +189,7 @@ void forward(int T, int first, int last, const int *jets, const int *lengths, co
   for (int b = first; b < last; b++) forward_block(T, jets + b * L, lengths + b * L, w, x, noise, context, (v *)record + (long)b * R * T, kl, error);
 }
 void backward(int T, int first, int last, const int *jets, const int *lengths, const float *w, const float *gkl, const float *gerror, const float *record, float *work, float *g, float *gcontext) {
-  for (int b = first; b < last; b++) backward_block(T, jets + b * L, lengths + b * L, w, gkl, gerror, (const v *)record + (long)b * R * T, (v *)work, g, gcontext);
+  for (int b = first; b < last; b++) backward_block(T, jets + b * L, lengths + b * L, w, gkl, gerror, (const v *)record + (long)b * R * T, (v *)work, (v *)g, gcontext);
 }
 """
 
@@ -255,10 +254,10 @@ class _Errors(torch.autograd.Function):
     def backward(ctx, to_kl, to_error):
         (jets, lengths, context, weights), T = ctx.saved_tensors, to_kl.shape[1]
         to_kl, to_error, to_context, parts = to_kl.contiguous(), to_error.contiguous(), torch.empty_like(context), _threads(len(jets) // LANES)
-        sums, work = weights.new_zeros(len(parts), len(weights)), [_aligned(T * ctx.library.sizes(1)) for _ in parts]
+        sums, work = [_aligned(LANES * len(weights)).zero_() for _ in parts], [_aligned(T * ctx.library.sizes(1)) for _ in parts]
         def call(i, first, last): ctx.library.backward(T, first, last, *map(_at, (jets, lengths, weights, to_kl, to_error, ctx.record, work[i], sums[i], to_context)))
         _spread(call, parts)
-        return None, None, None, to_context, None, sums.sum(0)
+        return None, None, None, to_context, None, sum(s.view(-1, LANES).sum(1) for s in sums)
 
 # %% ../../nbs/train/06_native.ipynb #c027
 RecurrentVAE.stepwise = RecurrentVAE.errors  # the loop, for where there is no kernel and to check against

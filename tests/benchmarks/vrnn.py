@@ -107,7 +107,7 @@ class OurTraining:
         self.data = tuple(t.to(device) for t in (x, mask, torch.zeros(len(x), 0)))
         self.trainer = Trainer(batch_size=batch, lr=1e-5, clip=10., device=device)
         self.accelerator, self.bar, self.n = make_accelerator(device, "no"), tqdm(disable=True), 0
-        self.model, self.optimizer = self.accelerator.prepare(self.detector, torch.optim.Adam(self.detector.parameters(), 1e-5, fused=True))
+        self.model, self.optimizer = self.accelerator.prepare(self.detector), torch.optim.Adam(self.detector.parameters(), 1e-5, fused=True)  # as the loop has it
 
     def epoch(self):
         self.trainer.train_epoch(self.model, self.optimizer, self.accelerator, self.data, self.n, self.bar)
