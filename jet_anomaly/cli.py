@@ -122,6 +122,13 @@ def _options(pairs):
         except json.JSONDecodeError: out[name] = text
     return out
 
+def _calibrate(detector, validation, args):
+    "Keep beside the detector what share of the held-out background reaches a score, where there are jets enough to say."
+    from jet_anomaly.evaluate.calibrate import Calibration
+    path = Path(args.out) / "calibration.safetensors"
+    path.unlink(missing_ok=True) # of an earlier training
+    if validation is not None and len(validation) >= 200: Calibration().fit(detector.anomaly_score(validation, device=args.device)).save(path)
+
 def _held_out(args):
     "Training and validation jets: two files, or a random share of one."
     from jet_anomaly.data.jets import Jets
@@ -165,6 +172,7 @@ def train(args):
     history = detector.fit(jets, validation, folder=Path(args.out) / "checkpoints", resume=not args.restart, seed=args.seed,
                            tensorboard=args.tensorboard, progress=not args.quiet, **_training(args))
     detector.save(args.out)
+    _calibrate(detector, validation, args)
     last = {k: v for k, v in (history.rows[-1] if len(history) else {}).items() if k.endswith("_loss")}
     return {"detector": args.detector, "folder": args.out, "jets": len(jets), "epochs": len(history), **last}
 
@@ -219,18 +227,23 @@ def _score_events(file, score, how):
     columns = {"event": seen["event"][pairs[:, 0]], "mjj": dijet_mass(seen, pairs), "score": event_scores(file[f"scores/{score}"][()], pairs, how)}
     for name, a in columns.items(): file[f"events/{name}"] = a
 
+# %% ../nbs/cli.ipynb #c017s0
 @verb(_score_arguments)
 def score(args):
     "Score jets with a trained detector; higher is more anomalous."
     from tqdm import tqdm
     from jet_anomaly.data.jets import Jets, atomic_hdf5, count_jets
     from jet_anomaly.detect.detector import load_detector
+    from jet_anomaly.evaluate.calibrate import Calibration
     detector, n, at = load_detector(args.detector), count_jets(args.jets), 0
     if args.out.endswith(".csv"): return _score_table(detector, args)
+    kept = Path(args.detector) / "calibration.safetensors"
+    calibration = Calibration.load(kept) if kept.is_file() else None
     with atomic_hdf5(args.out) as file, tqdm(total=n, unit="jet", unit_scale=True, disable=args.quiet) as bar:
         for jets in Jets.blocks(args.jets, args.batch_size):
             columns = {f"scores/{k}": v for k, v in detector.scores(jets, device=args.device).items()}
             columns |= {f"observables/{k}": v for k, v in jets.observables.items()} | ({} if jets.labels is None else {"labels": jets.labels})
+            if calibration: columns["p_value"] = calibration.p_value(columns[f"scores/{detector.score}"])
             for name, a in columns.items(): file.require_dataset(name, (n,), a.dtype)[at:at + len(jets)] = a
             at += len(jets); bar.update(len(jets))
         if args.events: _score_events(file, detector.score, args.events)

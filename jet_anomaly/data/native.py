@@ -26,6 +26,8 @@ from .jets import atomic_path
 log = logging.getLogger(__name__)
 OPTIONS = ("-O3", "-march=native", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC")
 
+_found = lru_cache(maxsize=None)(shutil.which)
+
 @lru_cache(maxsize=None)
 def _warn(message): log.warning("No native kernel (%s); going on without.", message)
 
@@ -33,7 +35,7 @@ def compiler() -> str | None:
     "The C compiler: the variable CC, or what the system has; none where `JET_ANOMALY_NATIVE` is 0."
     if os.environ.get("JET_ANOMALY_NATIVE") == "0": return None
     wanted = [os.environ["CC"]] if os.environ.get("CC") else ["cc", "gcc", "clang"]
-    found = next((c for c in wanted if shutil.which(shlex.split(c)[0])), None)
+    found = next((c for c in wanted if _found(shlex.split(c)[0])), None)
     if found is None: _warn(f"none of {wanted} is a C compiler on this machine; JET_ANOMALY_NATIVE=0 silences this")
     return found
 
@@ -56,7 +58,7 @@ def compile_c(
 def _library(cc, source, defines, cache):
     import pooch
     command = [*shlex.split(cc), *OPTIONS, *(f"-D{k}={v}" for k, v in defines)]
-    key = hashlib.sha256("\n".join([source, *command, shutil.which(command[0]), _processor()]).encode()).hexdigest()[:20]
+    key = hashlib.sha256("\n".join([source, *command, _found(command[0]), _processor()]).encode()).hexdigest()[:20]
     library = Path(cache or pooch.os_cache("jet_anomaly")) / "native" / f"{key}.so"
     try:
         if not library.is_file(): _build(command, source, library)

@@ -105,11 +105,11 @@ class SamplerConfig:
     noise: float = .05           # kick of a Langevin step; its square over twice the step is the temperature
     leaps: int = 3               # in a proposal of HMC
     walkers: int = 1000          # in the replay buffer
-    restart: float = .05         # share of walkers that start anew in a batch
+    restart: float = .02         # share of walkers that start anew in a batch
     groups: int = 1              # a batch walks in so many parts, sorted by length, each without the padding it does not need
-    regularisation: float = .1   # α, weight of the squared energies
-    kl: float = 1.               # weight of the term through the last step of the walk
-    repel: float = .3            # weight of the walkers' entropy
+    regularisation: float = .02  # α, weight of the squared energies
+    kl: float = .3               # weight of the term through the last step of the walk
+    repel: float = .1            # weight of the walkers' entropy
     cosine: float = .1           # weight of the angle between momentum and slope, with HMC
 
 @dataclass
@@ -136,7 +136,7 @@ class EBM(Detector):
     "Energy-based model on sets of constituents (arXiv:2302.00695)."
     Config, score = EBMConfig, "energy"
     small = dict(n_constituents=8, steps=2, walkers=200)
-    recipe = dict(epochs=10, batch_size=128, lr=1e-3, clip=.1, options={"betas": (0., .999)})
+    recipe = dict(epochs=10, batch_size=64, lr=1e-3, clip=.1, options={"betas": (0., .999)})
     chunk = 1000 # jets that go through the network at once when there are no gradients
 
     def network(self, outputs=1):

@@ -127,7 +127,7 @@ def _fit_detector(job, tests):
     seconds = time.perf_counter() - began
     arrays, per_jet = _score_all(detector.scores, tests | {"held_out": held_out})
     return arrays, {"score": job["score"] or detector.score, "train_seconds": seconds, "seconds_per_jet": per_jet, "memory_MB": memory["MB"], "epochs": len(history),
-                    "jets": len(jets), "parameters": sum(p.numel() for p in detector.parameters())}
+                    "last_epoch": {k: v for k, v in (history.rows[-1] if len(history) else {}).items() if isinstance(v, (int, float))}, "jets": len(jets), "parameters": sum(p.numel() for p in detector.parameters())}
 
 def _fit_supervised(job, tests):
     "One classifier per signal, each trained with labels; the background is scored by each."
@@ -237,6 +237,7 @@ def compare(
         for place in spread(run_trial, todo, processes): bar.update(); bar.set_postfix_str(Path(place).parent.name)
     return [read_trial(job["folder"], job["direction"], entry, job["seed"]) for entry, job in jobs]
 
+# %% ../../nbs/evaluate/08_compare.ipynb #c020s0
 def spread(function, items, processes):
     "Results as they come; in worker processes when there are to be several."
     if processes == 1: yield from map(function, items); return

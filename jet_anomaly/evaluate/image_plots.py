@@ -101,7 +101,7 @@ def constituent_shapes(
     "A histogram of every property of the constituents, class beside class; returns the figure."
     names = list(dict.fromkeys(p for _, properties in classes.values() for p in properties))
     if not names: raise ValueError("No property to draw.")
-    with style(**{"axes.grid": True}):
+    with style(**{"axes.grid": True, "figure.constrained_layout.use": True}):
         fig, axes = plt.subplots(-(-len(names) // columns), columns, figsize=(3.4 * columns, 2.6 * -(-len(names) // columns)), squeeze=False)
         for ax, name in zip(axes.flat, names):
             values = {k: np.asarray(p[name])[mask] for k, (mask, p) in classes.items() if name in p}

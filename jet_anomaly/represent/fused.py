@@ -13,7 +13,7 @@ from inspect import signature
 
 import torch
 
-from ..data.native import compile_c, in_threads
+from ..data.native import compile_c, compiler, in_threads
 
 # %% ../../nbs/represent/09_fused.ipynb #c009
 ARRAYS_C = r"""
@@ -240,7 +240,7 @@ def natively(
         def either(*args, **kwargs):
             given = parameters.bind(*args, **kwargs)
             given.apply_defaults()
-            out = kernel(*given.args) if _suits(*given.args[:2]) else None
+            out = kernel(*given.args) if compiler() and _suits(*given.args[:2]) else None
             return f(*args, **kwargs) if out is None else out
         return either
     return decorate

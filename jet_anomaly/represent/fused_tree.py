@@ -112,25 +112,25 @@ void cluster_jets(long first, long last, int width, const float *p4, const uint8
 
 # %% ../../nbs/represent/10_fused_tree.ipynb #c014
 CORRELATION_C = r"""
+typedef float Vector __attribute__((vector_size(64), aligned(4), may_alias));
+#define AT(a) (*(const Vector *)(a))
 static float correlate(int width, const float *p4, const uint8_t *mask, int points, float beta) {
   int W = WHOLE(width);
   double c[FIELDS][W], total = 0;
   int n = constituents(width, p4, mask, W, c), N = WHOLE(n);
-  float A[N + 1][N + 1], z[N + 1], sum[16] = {0};
+  float A[N + 1][N + 1], z[N + 1];
+  Vector sum = {0};
   for (int i = 0; i < n; i++) total += c[PT][i];
   for (int i = 0; i < N; i++) z[i] = i < n && total > 0 ? c[PT][i] / total : 0;
   for (int i = 0; i < N; i++) {
-    EACH(k, n) A[i][k] = i < n && k < n ? sqrt(distance2(c[RAP][k], c[PHI][k], c[RAP][i], c[PHI][i])) : 0;
+    EACH(k, n) A[i][k] = sqrt(distance2(c[RAP][k], c[PHI][k], c[RAP][i], c[PHI][i]));  /* padding is far away, and weighs nothing */
     if (beta != 1) for (int k = 0; k < n; k++) A[i][k] = powf(A[i][k], beta);
   }
   for (int i = 0; i < N; i += 4) for (int k = 0; k < N; k += 16) {  /* a tile of the product: 4 rows, 16 columns */
-    float s[4][16];
-    for (int q = 0; q < 4; q++) for (int l = 0; l < 16; l++) s[q][l] = points == 2;
-    if (points == 3) for (int j = 0; j < n; j++) for (int q = 0; q < 4; q++) {
-      float u = A[i + q][j] * z[j];
-      for (int l = 0; l < 16; l++) s[q][l] += u * A[j][k + l];
-    }
-    for (int q = 0; q < 4; q++) for (int l = 0; l < 16; l++) sum[l] += z[i + q] * A[i + q][k + l] * s[q][l] * z[k + l];
+    Vector s[4];
+    for (int q = 0; q < 4; q++) s[q] = (Vector){0} + (points == 2 ? 1.f : 0.f);
+    if (points == 3) for (int j = 0; j < n; j++) { Vector a = AT(A[j] + k) * z[j]; for (int q = 0; q < 4; q++) s[q] += A[i + q][j] * a; }
+    for (int q = 0; q < 4; q++) sum += z[i + q] * AT(A[i + q] + k) * s[q] * AT(z + k);
   }
   total = 0;
   for (int l = 0; l < 16; l++) total += sum[l];

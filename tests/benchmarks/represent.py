@@ -1,9 +1,11 @@
 """Jets per second of every representation, beside a plain Python loop over jets and constituents that does the same work.
 
     python tests/benchmarks/represent.py --jets 20000 --json represent.json
+    JET_ANOMALY_NATIVE=0 python tests/benchmarks/represent.py   # tensors only, without the compiled kernels
 
 The loops are written for this comparison, in the structure in which such code is usually published: one jet after the other,
-one object or one list entry per constituent, math functions on single numbers. On the jets that both have done the answers are
+one object or one list entry per constituent, math functions on single numbers. Algorithm 1 has a second one, with all the detours of the
+published program's structure: see `Stored`. On the jets that both have done the answers are
 compared, so that no ratio is bought with another answer. The batched code makes its answers batch by batch and drops them, as in
 training on the fly; keeping a gigabyte of images costs the operating system more than making them. CPU figures are for one thread, in processor time, best of the repeats.
 The floor is what the hardware cannot go below: reading the input and writing the output once, and the transcendental functions
