@@ -227,6 +227,7 @@ def _score_events(file, score, how):
     columns = {"event": seen["event"][pairs[:, 0]], "mjj": dijet_mass(seen, pairs), "score": event_scores(file[f"scores/{score}"][()], pairs, how)}
     for name, a in columns.items(): file[f"events/{name}"] = a
 
+# %% ../nbs/cli.ipynb #c017s0
 @verb(_score_arguments)
 def score(args):
     "Score jets with a trained detector; higher is more anomalous."

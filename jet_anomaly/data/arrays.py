@@ -117,6 +117,7 @@ def _aspen_block(block, number, puppi, flow, path):
     if "jet_tagging" in block: observables |= {f"tau{i}": block["jet_tagging"][:, i].astype(np.float32) for i in (1, 2, 3)}
     return assemble(p4, p4[..., 0] != 0, flow, features, observables, None, {"format": "aspen", "source": Path(path).name, "puppi": bool(puppi)})
 
+# %% ../../nbs/data/11_arrays.ipynb #c015s0
 def toy_aspen(
     path,
     jets=100,  # two per event
@@ -149,6 +150,7 @@ def _flat_lists(lists, path):
 
 def _obs(values): return {f"obs{i}": values[:, i].astype(np.float32) for i in range(values.shape[1]) if i != 3} | ({"mass": values[:, 3].astype(np.float32)} if values.shape[1] > 3 else {})
 
+# %% ../../nbs/data/11_arrays.ipynb #c018s1
 def vaejet_blocks(
     path,          # HDF5 file
     flow,          # `CutFlow`, filled while reading
@@ -243,6 +245,7 @@ def _vrnn_block(block, start, flow, path):
     pt, eta, phi, mass = np.moveaxis(rows[:, 1:], -1, 0)
     return assemble(four_vectors(pt, eta, phi, np.maximum(mass, 0)), pt > 0, flow, None, observables, None, {"format": "vrnn", "source": Path(path).name})
 
+# %% ../../nbs/data/11_arrays.ipynb #c022s2
 def toy_vrnn(
     path,
     events=50,  # of two jets each
@@ -327,6 +330,7 @@ def _numpy_block(block, name, width, each, order, scale, flow, path):
     return assemble(p4, p4[..., 0] != 0 if mask is None else mask > 0, flow, {k: v for k, v in block.items() if v.ndim == 2}, per_jet,
                     None if labels is None or labels.ndim != 1 else np.nan_to_num(labels).astype(np.int64), {"format": "numpy", "source": Path(path).name})
 
+# %% ../../nbs/data/11_arrays.ipynb #c026s3
 def toy_numpy(
     path,      # ending in .npy or .npz
     jets=100,

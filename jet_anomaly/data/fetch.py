@@ -80,6 +80,7 @@ DATASETS = {d.name: d for d in (
     DataSet("delphes_example", "ten Delphes events of top-quark pairs, to try the reader on", {"uproot-issue513.root": "sha256:e4739101c9ecc6b748d233647786a96ba1be552e608d7aa9ffbad5bbe1fbc25d"}, "1.2 MB", "delphes", "scikit-hep-testdata", "BSD-3-Clause",
             base="https://raw.githubusercontent.com/scikit-hep/scikit-hep-testdata/main/src/skhep_testdata/data/"))}
 
+# %% ../../nbs/data/14_fetch.ipynb #c007s0
 def dataset_names() -> list:
     "Names that `fetch` knows."
     return list(DATASETS)
@@ -97,6 +98,7 @@ def dataset_table() -> str:
 # %% ../../nbs/data/14_fetch.ipynb #c012
 class NoSpace(OSError): "A file larger than the room there is; said before the disk is full."
 
+# %% ../../nbs/data/14_fetch.ipynb #c012s1
 class Resume:
     "A downloader for pooch that continues where an earlier one was cut off."
     def __init__(self,

@@ -78,6 +78,7 @@ def _table(group):
         values.append((data, field))
     return items, values
 
+# %% ../../nbs/data/10_frames.ipynb #c009s0
 def open_frame(
     file,     # of `open_hdf5`
     key=None, # of the frame; by default the only one

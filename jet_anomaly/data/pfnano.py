@@ -94,6 +94,7 @@ def _layout(found, jet, path):
     columns = {k: f"{stem}_{b}" for k, b in COLUMNS.items() if f"{stem}_{b}" in found}
     return columns, f"{links}_jetIdx", f"{links}_pFCandsIdx" if indexed else None
 
+# %% ../../nbs/data/08_pfnano.ipynb #c018s0
 def pfnano_blocks(
     path,                # ROOT file with a tree `Events`
     flow,                # `CutFlow`, filled while reading

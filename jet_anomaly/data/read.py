@@ -226,6 +226,7 @@ def read_blocks(
                 first_event = max(first_event, int(jets.observables["event"].max()) + 1 if "event" in jets.observables else 0)
             first_event = max(first_event, flow["events", "read"])
 
+# %% ../../nbs/data/13_read.ipynb #c020s0
 def _one_file(path, kind, flow, options, first_event, bar):
     "Blocks of one file: events counted on, units looked at once, the bar moved."
     rows, total, bytes_before, looked = flow[kind.row, "read"], flow.total, bar.n, False
@@ -248,6 +249,7 @@ def _provenance(files, metas, flow, settings):
 
 def _nothing_left(files, flow): return ValueError(f"No jet of {files} is left after these steps:\n{flow}")
 
+# %% ../../nbs/data/13_read.ipynb #c022s1
 def read(
     files,          # a name, a pattern, or a list of them
     format=None,    # one of `FORMATS`; recognised if not given

@@ -197,6 +197,7 @@ def dataset(
             raise ValueError(f"{file.file.filename}: {name} is compressed with HDF5 filter {filters}, which needs a plug-in: pip install 'jet_anomaly[read]' (or hdf5plugin).") from e
     return data
 
+# %% ../../nbs/data/06_source.ipynb #c024s0
 def hdf5_rows(
     data,  # h5py data set
     start, # first row

@@ -264,6 +264,7 @@ def compute(self:Detector,
     self.train(was)
     return {k: np.concatenate([p[k] for p in parts]) for k in parts[0]}
 
+# %% ../../nbs/detect/01_detector.ipynb #c024s0
 @patch
 def scores(self:Detector,
     jets,       # `Jets`, or the path of a file of jets

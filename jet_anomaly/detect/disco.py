@@ -53,7 +53,7 @@ def distance_correlation(
 ): # (…,) between 0 and 1; 0 where one of the two is constant
     "Distance correlation over the last axis (Székely et al. 2007, eq. 2.9–2.11, V-statistic), with gradients. Raises `ValueError` for shapes that differ."
     if x.shape != y.shape: raise ValueError(f"Shapes {tuple(x.shape)} and {tuple(y.shape)}: expected the same jets.")
-    x, y = (_standard(wide(v.float())) for v in (x, y))
+    x, y = (_standard(wide(v if v.dtype == torch.float64 else v.float())) for v in (x, y))
     a, b = mean_distance(x), mean_distance(y)
     def centred(product, a, b): return product - 2 * (a * b).mean(-1) + a.mean(-1) * b.mean(-1)
     xx, yy = (centred(2 * v.square().mean(-1), d, d) for v, d in ((x, a), (y, b)))

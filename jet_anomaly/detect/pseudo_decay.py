@@ -63,6 +63,7 @@ class PseudoDecayConfig:
     networks: int = 3            # whose mean is the score
     dropout: float = .1
 
+# %% ../../nbs/detect/14_pseudo_decay.ipynb #c014s0
 @register("pseudo_decay")
 class PseudoDecay(Detector):
     "A classifier between pseudo-decays and reassembled background jets, trained on background alone."

@@ -123,6 +123,7 @@ def scan(
             rows.append(row); bar.update(); bar.set_postfix({option: row["value"], "loss": f"{row['loss']:.4g}"})
     return Scan(detector, option, sorted(rows, key=lambda r: (r["value"], r["seed"])))
 
+# %% ../../nbs/detect/10_scan.ipynb #c015s0
 def _results(jobs, train, validation, folder, processes):
     "The rows, as they come."
     if processes == 1:

@@ -121,6 +121,7 @@ class Board:
         if not (found := self.where(direction=direction, entry=entry, signal=signal)): raise KeyError(f"No row {direction} → {signal} of {entry!r}; entries are {sorted({r['entry'] for r in self.rows})}.")
         return found[0]
 
+# %% ../../nbs/evaluate/09_board.ipynb #c013s0
 def judge(
     trials, # of `compare`
     test,   # name → the test jets of that comparison, or paths of their files

@@ -237,6 +237,7 @@ def compare(
         for place in spread(run_trial, todo, processes): bar.update(); bar.set_postfix_str(Path(place).parent.name)
     return [read_trial(job["folder"], job["direction"], entry, job["seed"]) for entry, job in jobs]
 
+# %% ../../nbs/evaluate/08_compare.ipynb #c020s0
 def spread(function, items, processes):
     "Results as they come; in worker processes when there are to be several."
     if processes == 1: yield from map(function, items); return

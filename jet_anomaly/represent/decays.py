@@ -63,6 +63,7 @@ def cones(
         where[near & (free > 0)] = i
     return where
 
+# %% ../../nbs/represent/08_decays.ipynb #c015s0
 class Library:
     "The subjets of a sample in order of pT, and what lies outside them."
     def __init__(self,

@@ -49,6 +49,7 @@ class VariationalConfig:
     annealing: str = "none" # name in `train.schedules.SCHEDULES`: how the KL term fades in
     samples: int = 64       # of the latent space, for the score `likelihood`
 
+# %% ../../nbs/train/04_latent.ipynb #c014s0
 class Variational:
     """Terms, scores and diagnosis of a β-VAE, to be mixed into a class with `posterior`, `decode` and a `VariationalConfig`.
 

@@ -266,6 +266,7 @@ def run(self:Trainer, model, optimizer, accelerator, data, validation):
     history.stopped = history.stopped or "epochs"
     return history
 
+# %% ../../nbs/train/01_loop.ipynb #c030s0
 @patch
 def _patience_is_over(self:Trainer, epoch, at):
     return self.patience is not None and at >= 0 and epoch - at > self.patience
