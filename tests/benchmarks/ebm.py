@@ -3,7 +3,9 @@
 A training step of ours beside a straightforward one: every batch padded to the widest jet there can be, attention written out,
 gradients of the weights made and thrown away at every step of the walk, every walk from noise and so as long as it must be without a buffer.
 Times are processor seconds of one thread (wall seconds on a GPU), each case in a process of its own so that the peak memory is its own.
-The floor is the arithmetic of our step at the rate of a large single-precision matrix product.
+The floor is the arithmetic of a step at the rate of a large single-precision matrix product, counted in forward passes: two per step
+of a walk (three where the weights' gradients are made, too), six for the loss of a jet and a walker, six for the terms through the walk;
+ours is counted without padding.
 `--bf16` and `--compile` are for a GPU; "ours, float32 eager" is then the case to compare with.
 """
 import argparse
@@ -88,14 +90,16 @@ def measured(case, args, pipe):
             else: loss = detector.terms(x, mask)["loss"].mean()
         if not naive: loss.backward()
         if args.device != "cpu": torch.cuda.synchronize()
-    with FlopCounterMode(display=False) as counter: one()
     one()
     clock = time.process_time if args.device == "cpu" else time.perf_counter
     start = clock()
     for _ in range(args.repeat): one()
     took = (clock() - start) / args.repeat / args.batch
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 if args.device == "cpu" else torch.cuda.max_memory_allocated() / 2**20
-    pipe.send(dict(took=took, flop=counter.get_total_flops() / args.batch, peak=peak, rate=peak_rate(args.device), real=float(mask.float().mean())))
+    real = float(mask.float().mean())
+    passes = 3 * steps + 6 if naive else 2 * args.steps + 6 + 6 * bool(detector.config.kl or detector.config.repel)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter: written_out(detector.net)(x, mask)
+    pipe.send(dict(took=took, flop=passes * counter.get_total_flops() / args.batch * (1 if naive else real), peak=peak, rate=peak_rate(args.device), real=real))
 
 
 def run(*args):
