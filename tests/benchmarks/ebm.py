@@ -9,9 +9,10 @@ ours is counted without padding.
 `--bf16` and `--compile` are for a GPU; "ours, float32 eager" is then the case to compare with.
 """
 import argparse
-import multiprocessing
 import resource
 import time
+
+from apart import in_process, peak_rate
 
 CASES = {  # name → (straightforward?, options, settings)
     "straightforward, walks from noise": (True, {}, {}),
@@ -58,18 +59,6 @@ def straightforward(detector, x, mask, steps):
     (e - fake + c.regularisation * (e**2 + fake**2)).mean().backward()
 
 
-def peak_rate(device):
-    "Operations per second of a large matrix product, single precision."
-    import torch
-    n = 1024 if device == "cpu" else 8192
-    a, clock = torch.rand(n, n, device=device), time.process_time if device == "cpu" else time.perf_counter
-    def once():
-        start = clock()
-        (a @ a)[0, 0].item()
-        return clock() - start
-    return 2 * n**3 / min(once() for _ in range(5))
-
-
 def measured(case, args, pipe):
     import torch
     from torch.utils.flop_counter import FlopCounterMode
@@ -102,16 +91,6 @@ def measured(case, args, pipe):
     pipe.send(dict(took=took, flop=passes * counter.get_total_flops() / args.batch * (1 if naive else real), peak=peak, rate=peak_rate(args.device), real=real))
 
 
-def run(*args):
-    context = multiprocessing.get_context("spawn")
-    here, there = context.Pipe(False)
-    process = context.Process(target=measured, args=(*args, there))
-    process.start()
-    there.close()
-    try: return here.recv()
-    finally: process.join()
-
-
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", default="small")
@@ -128,7 +107,7 @@ if __name__ == "__main__":
     print(f"{'one training step':<44}{'jets/s':>9}{'ratio':>8}{'MFLOP/jet':>11}{'of floor %':>12}{'memory MB':>11}")
     first = None
     for case in (c for c in CASES if args.only in c):
-        r = run(case, args)
+        r = in_process(measured, case, args)
         first = first or r["took"]
         print(f"{case:<44}{1 / r['took']:>9.0f}{first / r['took']:>8.1f}{r['flop'] / 1e6:>11.1f}{100 * r['flop'] / r['rate'] / r['took']:>12.1f}{r['peak']:>11.0f}", flush=True)
     print(f"{r['real']:.0%} of the {args.constituents} slots are constituents; network: {args.size}; {args.batch} jets per step; {r['rate'] / 1e9:.0f} GFLOP/s in a matrix product")
