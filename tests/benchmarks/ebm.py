@@ -3,13 +3,16 @@
 A training step of ours beside a straightforward one: every batch padded to the widest jet there can be, attention written out,
 gradients of the weights made and thrown away at every step of the walk, every walk from noise and so as long as it must be without a buffer.
 Times are processor seconds of one thread (wall seconds on a GPU), each case in a process of its own so that the peak memory is its own.
-The floor is the arithmetic of our step at the rate of a large single-precision matrix product.
+The floor is the arithmetic of a step at the rate of a large single-precision matrix product, counted in forward passes: two per step
+of a walk (three where the weights' gradients are made, too), six for the loss of a jet and a walker, six for the terms through the walk;
+ours is counted without padding.
 `--bf16` and `--compile` are for a GPU; "ours, float32 eager" is then the case to compare with.
 """
 import argparse
-import multiprocessing
 import resource
 import time
+
+from apart import in_process, peak_rate
 
 CASES = {  # name → (straightforward?, options, settings)
     "straightforward, walks from noise": (True, {}, {}),
@@ -56,18 +59,6 @@ def straightforward(detector, x, mask, steps):
     (e - fake + c.regularisation * (e**2 + fake**2)).mean().backward()
 
 
-def peak_rate(device):
-    "Operations per second of a large matrix product, single precision."
-    import torch
-    n = 1024 if device == "cpu" else 8192
-    a, clock = torch.rand(n, n, device=device), time.process_time if device == "cpu" else time.perf_counter
-    def once():
-        start = clock()
-        (a @ a)[0, 0].item()
-        return clock() - start
-    return 2 * n**3 / min(once() for _ in range(5))
-
-
 def measured(case, args, pipe):
     import torch
     from torch.utils.flop_counter import FlopCounterMode
@@ -88,24 +79,16 @@ def measured(case, args, pipe):
             else: loss = detector.terms(x, mask)["loss"].mean()
         if not naive: loss.backward()
         if args.device != "cpu": torch.cuda.synchronize()
-    with FlopCounterMode(display=False) as counter: one()
     one()
     clock = time.process_time if args.device == "cpu" else time.perf_counter
     start = clock()
     for _ in range(args.repeat): one()
     took = (clock() - start) / args.repeat / args.batch
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 if args.device == "cpu" else torch.cuda.max_memory_allocated() / 2**20
-    pipe.send(dict(took=took, flop=counter.get_total_flops() / args.batch, peak=peak, rate=peak_rate(args.device), real=float(mask.float().mean())))
-
-
-def run(*args):
-    context = multiprocessing.get_context("spawn")
-    here, there = context.Pipe(False)
-    process = context.Process(target=measured, args=(*args, there))
-    process.start()
-    there.close()
-    try: return here.recv()
-    finally: process.join()
+    real = float(mask.float().mean())
+    passes = 3 * steps + 6 if naive else 2 * args.steps + 6 + 6 * bool(detector.config.kl or detector.config.repel)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter: written_out(detector.net)(x, mask)
+    pipe.send(dict(took=took, flop=passes * counter.get_total_flops() / args.batch * (1 if naive else real), peak=peak, rate=peak_rate(args.device), real=real))
 
 
 if __name__ == "__main__":
@@ -124,7 +107,7 @@ if __name__ == "__main__":
     print(f"{'one training step':<44}{'jets/s':>9}{'ratio':>8}{'MFLOP/jet':>11}{'of floor %':>12}{'memory MB':>11}")
     first = None
     for case in (c for c in CASES if args.only in c):
-        r = run(case, args)
+        r = in_process(measured, case, args)
         first = first or r["took"]
         print(f"{case:<44}{1 / r['took']:>9.0f}{first / r['took']:>8.1f}{r['flop'] / 1e6:>11.1f}{100 * r['flop'] / r['rate'] / r['took']:>12.1f}{r['peak']:>11.0f}", flush=True)
     print(f"{r['real']:.0%} of the {args.constituents} slots are constituents; network: {args.size}; {args.batch} jets per step; {r['rate'] / 1e9:.0f} GFLOP/s in a matrix product")

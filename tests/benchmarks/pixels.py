@@ -6,11 +6,11 @@ The floor is the arithmetic of the network, forward and backward, at the rate of
 `--jets 250000 --only "patches, batch 1024"` shows that memory grows only by the constituents of the jets.
 """
 import argparse
-import multiprocessing
 import resource
 import time
 
 import numpy as np
+from apart import in_process, peak_rate
 
 CASES = {  # name → detector, options, batch size
     "image_ae patches, batch 64": ("image_ae", {}, 64),
@@ -53,17 +53,6 @@ def flop(detector, jets):
     return counter.get_total_flops() / 2
 
 
-def peak_rate():
-    "Operations per second of a large matrix product on one thread."
-    import torch
-    a, times = torch.rand(1024, 1024), []
-    for _ in range(5):
-        start = time.process_time()
-        a @ a
-        times.append(time.process_time() - start)
-    return 2 * 1024**3 / min(times)
-
-
 def one_by_one(detector, jets, n):
     "Processor seconds per jet of steps with a single jet."
     import torch
@@ -102,16 +91,6 @@ def measured(case, n, device, compiled, contiguous, pipe):
     pipe.send(dict(train=train, score=score, loop=loop, flop=flop(detector, jets), peak=peak / 1024, grown=(peak - before) / 1024, rate=peak_rate()))
 
 
-def run(*args):
-    context = multiprocessing.get_context("spawn")
-    here, there = context.Pipe(False)
-    process = context.Process(target=measured, args=(*args, there))
-    process.start()
-    there.close()
-    try: return here.recv()
-    finally: process.join()
-
-
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--jets", type=int, default=4000)
@@ -123,6 +102,6 @@ if __name__ == "__main__":
     print(f"{'':<40}{'jets/s':>8}{'jets/s':>8}{'jets/s':>8}{'':>7}{'/jet':>8}{'%':>9}{'MB':>9}{'MB':>8}")
     for case in (c for c in CASES if args.only in c):
         for contiguous in ((False, True) if args.device == "cpu" else (False,)):
-            r = run(case, args.jets // SLOW.get(case, 1), args.device, args.compile, contiguous)
+            r = in_process(measured, case, args.jets // SLOW.get(case, 1), args.device, args.compile, contiguous)
             print(f"{case + ', contiguous' * contiguous:<40}{1 / r['train']:>8.0f}{1 / r['score']:>8.0f}{1 / r['loop']:>8.0f}{r['loop'] / r['train']:>7.1f}"
                   f"{r['flop'] / 1e6:>8.1f}{100 * r['flop'] / r['rate'] / r['train'] if args.device == 'cpu' else np.nan:>9.1f}{r['peak']:>9.0f}{r['grown']:>8.0f}", flush=True)

@@ -6,11 +6,11 @@ The floor is the arithmetic of the matrix products, forward and backward, at the
 found between the epochs of the same run. "jet by jet" takes the same steps with one jet at a time.
 """
 import argparse
-import multiprocessing
 import resource
 import time
 
 import numpy as np
+from apart import in_process
 
 CASES = {"vae": (100, 500, 1000, 2000, 4000), "vae, 1024-512-256": (100, 1000, 4000), "dense_ae": (100, 4000),
          "disco_vae": (100, 1000, 4000), "oe_vae": (100, 4000), "lstm_vae": (100, 1000)}  # detector → batch sizes
@@ -98,16 +98,6 @@ def measured(case, batch, jets, epochs, device, precision, loop, pipe):
     pipe.send(out | dict(memory=memory / 1024))
 
 
-def run(*args):
-    context = multiprocessing.get_context("spawn")
-    here, there = context.Pipe(False)
-    process = context.Process(target=measured, args=(*args, there))
-    process.start()
-    there.close()
-    try: return here.recv()
-    finally: process.join()
-
-
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--jets", type=int, default=16_000)
@@ -120,7 +110,7 @@ if __name__ == "__main__":
     for case, sizes in CASES.items():
         if not case.startswith(args.only): continue
         for batch in sizes:
-            r = run(case, batch, args.jets // DEAR.get(case, 1), args.epochs, args.device, args.precision, batch == sizes[0])
+            r = in_process(measured, case, batch, args.jets // DEAR.get(case, 1), args.epochs, args.device, args.precision, batch == sizes[0])
             naive = r["loop"] if batch == sizes[0] else naive
             print(f"{case:<20}{batch:>7}{r['speed']:>11,.0f}{r['speed'] / naive:>14.0f}{r['flop'] / 1e6:>11.3f}{r['speed'] * r['flop'] / 1e9:>10.1f}"
                   f"{r['rate'] / 1e9:>12.1f}{r['speed'] * r['flop'] / r['rate']:>8.0%}{r['memory']:>10.0f}", flush=True)
