@@ -210,6 +210,16 @@ def _aligned(n):
     a = torch.empty(n + LANES)
     return a[(-(a.data_ptr() // 4)) % LANES:][:n]
 
+_SPARE = []  # records to use again: fresh memory has to be mapped page by page, which costs as much as a layer
+
+def _take(n):
+    for i, t in enumerate(_SPARE):
+        if len(t) >= n: return _SPARE.pop(i)
+    return _aligned(n)
+
+def _give(t):
+    if len(_SPARE) < 4: _SPARE.append(t)
+
 def in_lanes(
     lengths, # (jets,) int
 ): # two (blocks × LANES,) int32: the jets, −1 in empty lanes, and their lengths
@@ -241,7 +251,7 @@ class _Errors(torch.autograd.Function):
         n, T, _ = x.shape
         jets, lengths = in_lanes(lengths)
         blocks = len(jets) // LANES
-        record, kl, error = _aligned(blocks * T * library.sizes(1)), x.new_zeros(n, T), x.new_zeros(n, T)
+        record, kl, error = _take(blocks * T * library.sizes(1)), x.new_zeros(n, T), x.new_zeros(n, T)
         x, noise, context, weights = (t.contiguous() for t in (x, noise, context, weights))
         def call(i, first, last): library.forward(T, first, last, *map(_at, (jets, lengths, weights, x, noise, context, record, kl, error)))
         _spread(call, _threads(blocks))
@@ -254,9 +264,11 @@ class _Errors(torch.autograd.Function):
     def backward(ctx, to_kl, to_error):
         (jets, lengths, context, weights), T = ctx.saved_tensors, to_kl.shape[1]
         to_kl, to_error, to_context, parts = to_kl.contiguous(), to_error.contiguous(), torch.empty_like(context), _threads(len(jets) // LANES)
+        if ctx.record is None: raise RuntimeError("The record of this forward pass is used up: call errors again before a second backward pass.")
         sums, work = [_aligned(LANES * len(weights)).zero_() for _ in parts], [_aligned(T * ctx.library.sizes(1)) for _ in parts]
         def call(i, first, last): ctx.library.backward(T, first, last, *map(_at, (jets, lengths, weights, to_kl, to_error, ctx.record, work[i], sums[i], to_context)))
         _spread(call, parts)
+        _give(ctx.record); ctx.record = None
         return None, None, None, to_context, None, sum(s.view(-1, LANES).sum(1) for s in sums)
 
 # %% ../../nbs/train/06_native.ipynb #c027
