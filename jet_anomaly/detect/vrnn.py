@@ -119,7 +119,7 @@ class VRNN(Detector):
         "What the network says of every constituent, (jets, steps)."
         length, context = mask.sum(1), observables if observables.shape[1] else None
         said = [self.network.errors(x, e, context, length) for e in self.noise(x)]
-        kl, error = (sum(v) / len(v) for v in zip(*said))
+        kl, error = said[0] if len(said) == 1 else (sum(v) / len(v) for v in zip(*said))
         return PerStep(kl, error, self.representation.weights[length])
 
     def terms(self, x, mask, observables, step=Step()):

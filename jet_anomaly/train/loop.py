@@ -161,12 +161,14 @@ def train_epoch(self:Trainer, model, optimizer, accelerator, data, epoch, bar):
     model.train()
     means, step, world = _Means(), Step(epoch, self.epochs), accelerator.num_processes
     order = shuffled(len(data[0]), self.seed, epoch)
-    backward = accelerator.backward if accelerator.scaler else torch.Tensor.backward  # where nothing is scaled, the plain one
+    backward, clip = torch.Tensor.backward, torch.nn.utils.clip_grad_norm_
+    if accelerator.scaler: backward, clip = accelerator.backward, accelerator.clip_grad_norm_  # where nothing is scaled, the plain ones
+    weights = list(model.parameters())
     for batch in batches(data, self.batch_size, order, accelerator.process_index, world, accelerator.device):
         terms = model(*batch, step=step)
         optimizer.zero_grad(set_to_none=True)
         backward(terms["loss"])
-        if self.clip: accelerator.clip_grad_norm_(model.parameters(), self.clip)
+        if self.clip: clip(weights, self.clip)
         optimizer.step()
         means.add(terms, len(batch[0]))
         bar.update(len(batch[0]) * world)
