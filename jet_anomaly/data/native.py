@@ -87,7 +87,9 @@ def in_threads(
     k = max(min(threads, n // grain), 1)
     if k == 1: return call(0, n)
     edges = [i * n // k for i in range(k + 1)]
-    list(_pool().map(call, edges[:-1], edges[1:]))
+    others = [_pool().submit(call, *part) for part in zip(edges[1:-1], edges[2:])]
+    call(*edges[:2])  # this thread does not wait for others to wake
+    for other in others: other.result()
 
 # %% ../../nbs/data/15_native.ipynb #c021
 @contextmanager

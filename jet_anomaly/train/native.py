@@ -8,14 +8,12 @@ __all__ = ['LANES', 'LANE_C', 'PRODUCT_C', 'WEIGHTS', 'RECORD', 'FORWARD_C', 'BA
 
 # %% ../../nbs/train/06_native.ipynb #c003
 import ctypes
-import os
-from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 
 import torch
 from fastcore.basics import patch
 
-from ..data.native import compile_c
+from ..data.native import compile_c, in_threads
 from .recurrence import CONTEXT, RecurrentVAE, context_terms
 
 # %% ../../nbs/train/06_native.ipynb #c009
@@ -228,19 +226,9 @@ def in_lanes(
     spare = -len(order) % LANES
     return torch.nn.functional.pad(order.int(), (0, spare), value=-1), torch.nn.functional.pad(length, (0, spare))
 
-def _threads(blocks):
-    "(first, last) block of each thread."
-    n = max(min(torch.get_num_threads(), blocks // 4), 1)
-    edges = [i * blocks // n for i in range(n + 1)]
-    return list(zip(edges[:-1], edges[1:]))
-
-@lru_cache(maxsize=1)
-def _pool(): return ThreadPoolExecutor(max(os.cpu_count() or 1, 1), "vrnn")
-
-def _spread(call, parts):
-    "Run call(i, first, last) for every part; C code runs outside Python's lock."
-    if len(parts) == 1: return call(0, *parts[0])
-    list(_pool().map(lambda i: call(i, *parts[i]), range(len(parts))))
+def _spread(call, blocks):
+    "Run call(first, last) over all blocks, four or more to a thread; C code runs outside Python's lock."
+    in_threads(call, blocks, torch.get_num_threads(), 4)
 
 def _at(t): return ctypes.c_void_p(t.data_ptr())
 
@@ -253,8 +241,8 @@ class _Errors(torch.autograd.Function):
         blocks = len(jets) // LANES
         record, kl, error = _take(blocks * T * library.sizes(1)), x.new_zeros(n, T), x.new_zeros(n, T)
         x, noise, context, weights = (t.contiguous() for t in (x, noise, context, weights))
-        def call(i, first, last): library.forward(T, first, last, *map(_at, (jets, lengths, weights, x, noise, context, record, kl, error)))
-        _spread(call, _threads(blocks))
+        def call(first, last): library.forward(T, first, last, *map(_at, (jets, lengths, weights, x, noise, context, record, kl, error)))
+        _spread(call, blocks)
         ctx.library, ctx.record = library, record
         ctx.save_for_backward(jets, lengths, context, weights)
         return kl, error
@@ -263,13 +251,14 @@ class _Errors(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx, to_kl, to_error):
         (jets, lengths, context, weights), T = ctx.saved_tensors, to_kl.shape[1]
-        to_kl, to_error, to_context, parts = to_kl.contiguous(), to_error.contiguous(), torch.empty_like(context), _threads(len(jets) // LANES)
+        to_kl, to_error, to_context, parts = to_kl.contiguous(), to_error.contiguous(), torch.empty_like(context), {}
         if ctx.record is None: raise RuntimeError("The record of this forward pass is used up: call errors again before a second backward pass.")
-        sums, work = [_aligned(LANES * len(weights)).zero_() for _ in parts], [_aligned(T * ctx.library.sizes(1)) for _ in parts]
-        def call(i, first, last): ctx.library.backward(T, first, last, *map(_at, (jets, lengths, weights, to_kl, to_error, ctx.record, work[i], sums[i], to_context)))
-        _spread(call, parts)
+        def call(first, last):
+            work, parts[first] = _aligned(T * ctx.library.sizes(1)), _aligned(LANES * len(weights)).zero_()
+            ctx.library.backward(T, first, last, *map(_at, (jets, lengths, weights, to_kl, to_error, ctx.record, work, parts[first], to_context)))
+        _spread(call, len(jets) // LANES)
         _give(ctx.record); ctx.record = None
-        return None, None, None, to_context, None, sum(s.view(-1, LANES).sum(1) for s in sums)
+        return None, None, None, to_context, None, sum(parts[first].view(-1, LANES).sum(1) for first in sorted(parts))
 
 # %% ../../nbs/train/06_native.ipynb #c027
 RecurrentVAE.stepwise = RecurrentVAE.errors  # the loop, for where there is no kernel and to check against
