@@ -137,6 +137,7 @@ class Resume:
         "What is here does not fit what is there: start over."
         self.part.unlink(); self._fetch(url)
 
+# %% ../../nbs/data/14_fetch.ipynb #c012s1s0
 def _from_uri(url):
     from urllib.request import url2pathname
     return url2pathname(url.removeprefix("file://"))

@@ -202,6 +202,7 @@ def noise(self:EBM,
     if not self.config.robust: z = z * z.new_tensor([1., .1, .2]) + z.new_tensor([2., 0., 0.])  # log(pT/GeV), Δη, Δφ
     return z * mask[..., None]
 
+# %% ../../nbs/detect/11_ebm.ipynb #c025s0
 @patch
 def walk(self:EBM,
     x,              # (jets, constituents, 3), where the walkers are

@@ -243,7 +243,7 @@ class _Errors(torch.autograd.Function):
         x, noise, context, weights = (t.contiguous() for t in (x, noise, context, weights))
         def call(first, last): library.forward(T, first, last, *map(_at, (jets, lengths, weights, x, noise, context, record, kl, error)))
         _spread(call, blocks)
-        ctx.library, ctx.record = library, record
+        ctx.kernel, ctx.record = library, record
         ctx.save_for_backward(jets, lengths, context, weights)
         return kl, error
 
@@ -254,8 +254,8 @@ class _Errors(torch.autograd.Function):
         to_kl, to_error, to_context, parts = to_kl.contiguous(), to_error.contiguous(), torch.empty_like(context), {}
         if ctx.record is None: raise RuntimeError("The record of this forward pass is used up: call errors again before a second backward pass.")
         def call(first, last):
-            work, parts[first] = _aligned(T * ctx.library.sizes(1)), _aligned(LANES * len(weights)).zero_()
-            ctx.library.backward(T, first, last, *map(_at, (jets, lengths, weights, to_kl, to_error, ctx.record, work, parts[first], to_context)))
+            work, parts[first] = _aligned(T * ctx.kernel.sizes(1)), _aligned(LANES * len(weights)).zero_()
+            ctx.kernel.backward(T, first, last, *map(_at, (jets, lengths, weights, to_kl, to_error, ctx.record, work, parts[first], to_context)))
         _spread(call, len(jets) // LANES)
         _give(ctx.record); ctx.record = None
         return None, None, None, to_context, None, sum(parts[first].view(-1, LANES).sum(1) for first in sorted(parts))
