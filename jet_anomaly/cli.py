@@ -91,7 +91,7 @@ def _read_arguments(p):
 @verb(_read_arguments)
 def read(args):
     "Read jets from files of other programs into a file of this library."
-    from jet_anomaly.data.jets import count_jets
+    from jet_anomaly.jet.jets import count_jets
     from jet_anomaly.data.read import read_to
     from jet_anomaly.data.source import CutFlow
     flow = CutFlow()
@@ -131,7 +131,7 @@ def _calibrate(detector, validation, args):
 
 def _held_out(args):
     "Training and validation jets: two files, or a random share of one."
-    from jet_anomaly.data.jets import Jets
+    from jet_anomaly.jet.jets import Jets
     jets = Jets.from_hdf5(args.jets)
     if args.validation is None: return jets, None
     try: share = float(args.validation)
@@ -192,8 +192,8 @@ def _scan_arguments(p):
 def scan(args):
     "Train a detector over values of one setting, several times each: losses and their elbow."
     import matplotlib.pyplot as plt
-    from jet_anomaly.data.jets import atomic_path
-    from jet_anomaly.detect.scan import scan as run
+    from jet_anomaly.core.files import atomic_path
+    from jet_anomaly.experiment.scan import scan as run
     from jet_anomaly.evaluate.image_plots import scan_curve
     args.seed = 0 # of the split
     train, validation = _held_out(args)
@@ -221,7 +221,7 @@ def _score_table(detector, args):
     return {"jets": write_table(args.out, detector, args.jets, device=args.device), "anomaly_score": detector.score, "file": args.out}
 
 def _score_events(file, score, how):
-    from jet_anomaly.data.events import dijet_mass, event_scores, leading_pairs
+    from jet_anomaly.jet.events import dijet_mass, event_scores, leading_pairs
     seen = {k: d[()] for k, d in file["observables"].items()}
     pairs = leading_pairs(seen)
     columns = {"event": seen["event"][pairs[:, 0]], "mjj": dijet_mass(seen, pairs), "score": event_scores(file[f"scores/{score}"][()], pairs, how)}
@@ -232,7 +232,8 @@ def _score_events(file, score, how):
 def score(args):
     "Score jets with a trained detector; higher is more anomalous."
     from tqdm import tqdm
-    from jet_anomaly.data.jets import Jets, atomic_hdf5, count_jets
+    from jet_anomaly.core.files import atomic_hdf5
+    from jet_anomaly.jet.jets import Jets, count_jets
     from jet_anomaly.detect.detector import load_detector
     from jet_anomaly.evaluate.calibrate import Calibration
     detector, n, at = load_detector(args.detector), count_jets(args.jets), 0
@@ -268,7 +269,7 @@ def _sample(detectors, path, args):
     "Scores of all detectors and observables of a file of jets, and the jets scored per second by the first."
     import time
     import numpy as np
-    from jet_anomaly.data.jets import Jets
+    from jet_anomaly.jet.jets import Jets
     from jet_anomaly.evaluate.report import Sample
     import torch
     from jet_anomaly.represent.images import jet_images
@@ -333,8 +334,8 @@ def _direction(text):
 @verb(_compare_arguments)
 def compare(args):
     "Train many detectors in several directions with several seeds: one board, with bands."
-    from jet_anomaly.evaluate.board import judge
-    from jet_anomaly.evaluate.compare import compare as run, default_entries
+    from jet_anomaly.experiment.board import judge
+    from jet_anomaly.experiment.compare import compare as run, default_entries
     entries = default_entries(json.loads(Path(args.budget).read_text()) if args.budget else None)
     if unknown := sorted(set(args.entries or ()) - {e.label for e in entries}): raise ValueError(f"--entries {' '.join(unknown)}: known are {', '.join(e.label for e in entries)}.")
     dirty = [(name, float(share)) for name, share in _signals([args.contaminate] if args.contaminate else []).items()]
@@ -355,7 +356,7 @@ def _demo_arguments(p):
 @verb(_demo_arguments)
 def demo(args):
     "From nothing to a report: simulate QCD, W, top and Higgs jets, train a VAE, compare it with baselines."
-    from jet_anomaly.data.jets import Jets
+    from jet_anomaly.jet.jets import Jets
     out, quiet = Path(args.out), ["--quiet"] * args.quiet
     if args.n < 400: raise ValueError(f"-n {args.n}: the demo needs at least 400 QCD jets to fit and to judge.")
     def step(*words): # the verbs' own results are not the demo's

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from jet_anomaly.data.jets import Jets
+from jet_anomaly.jet.jets import Jets
 from jet_anomaly.detect.detector import REGISTRY, detector_names, load_detector, make_detector
 from jet_anomaly.train.loop import Step
 

@@ -59,7 +59,7 @@ def test_compiled_arithmetic_trains_alike(monkeypatch):
 
 GROWTH = """
 import resource, numpy as np, torch
-from jet_anomaly.data.jets import Jets
+from jet_anomaly.jet.jets import Jets
 from jet_anomaly.detect.detector import make_detector
 torch.set_num_threads(1)
 rng = np.random.default_rng(0)

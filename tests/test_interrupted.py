@@ -10,7 +10,7 @@ import time
 import numpy as np
 import pytest
 
-from jet_anomaly.data.jets import Jets
+from jet_anomaly.jet.jets import Jets
 from jet_anomaly.detect.detector import load_detector
 
 CLI = [sys.executable, "-c", "import sys; from jet_anomaly.cli import main; sys.exit(main())"]

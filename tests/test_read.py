@@ -18,7 +18,7 @@ from jet_anomaly.data.arrays import numpy_blocks, toy_aspen, toy_jetnet, toy_num
 from jet_anomaly.data.delphes import toy_delphes
 from jet_anomaly.data.frames import toy_lhco, toy_lhco_features, toy_toptagging, write_frame
 from jet_anomaly.data.jetclass import toy_jetclass
-from jet_anomaly.data.jets import Jets, count_jets, kinematic_observables
+from jet_anomaly.jet.jets import Jets, count_jets, kinematic_observables
 from jet_anomaly.data.pfnano import MULTICHANNEL, toy_pfnano
 from jet_anomaly.data.pickles import multichannel_blocks, toy_multichannel, unpickle_frame
 from jet_anomaly.data.read import FORMATS, contents, read, read_blocks, read_to, recognise

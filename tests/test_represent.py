@@ -5,14 +5,14 @@ import torch
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from jet_anomaly.data.native import compile_c, compiler, kernels
-from jet_anomaly.represent import fused, fused_tree
-from jet_anomaly.represent.align import algorithm_1, centre_and_rotate
+from jet_anomaly.core.native import compile_c, compiler, kernels
+from jet_anomaly.jet import fused, fused_tree
+from jet_anomaly.jet.align import algorithm_1, centre_and_rotate
 from jet_anomaly.represent.images import FRAMES, image_coordinates, jet_images
-from jet_anomaly.represent.kinematics import boost_z, eta, from_pt_eta_phi, jet_p4, mass, pt, rotate_z
+from jet_anomaly.jet.kinematics import boost_z, eta, from_pt_eta_phi, jet_p4, mass, pt, rotate_z
 from jet_anomaly.represent.sequences import log_pt_eta_phi, relative_pt_eta_phi
-from jet_anomaly.represent.substructure import energy_correlation, n_subjettiness
-from jet_anomaly.represent.tree import soft_drop
+from jet_anomaly.jet.substructure import energy_correlation, n_subjettiness
+from jet_anomaly.jet.tree import soft_drop
 
 quick = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.filter_too_much])
 

@@ -14,7 +14,7 @@ import pytest
 from house import ROOT
 
 from jet_anomaly.data import simulate as module
-from jet_anomaly.data.jets import count_jets
+from jet_anomaly.jet.jets import count_jets
 from jet_anomaly.data.simulate import make_sample, make_shard, process_names, simulate
 
 pytestmark = pytest.mark.xdist_group("simulate")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from jet_anomaly.data.jets import Jets
+from jet_anomaly.jet.jets import Jets
 from jet_anomaly.detect.detector import make_detector
 from jet_anomaly.detect.disco import DisCo, distance_correlation
 from jet_anomaly.detect.exposure import OutlierExposure, histogram_weights

@@ -8,13 +8,13 @@ import time
 import pytest
 from house import ROOT
 
-from jet_anomaly.data.workers import Workers
+from jet_anomaly.core.workers import Workers
 
 SCRIPT = """
 import signal, time
 print("script", flush=True)
 signal.signal(signal.SIGINT, signal.default_int_handler)
-from jet_anomaly.data.workers import Workers
+from jet_anomaly.core.workers import Workers
 at_work = "(__import__('time').sleep(.1), __import__('os').getpid())[1]"
 with Workers(2) as pool:
     while len(pids := set(pool.map(eval, [at_work] * 4))) < 2: pass

@@ -8,7 +8,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 NBS, LIBRARY = ROOT / "nbs", ROOT / "jet_anomaly"
-PARTS = ["data", "represent", "train", "detect", "evaluate", "search", "cli"]  # in the order in which they may import one another
+PARTS = ["core", "jet", "data", "represent", "train", "evaluate", "detect", "experiment", "search", "cli"]  # in the order in which they may import one another
 
 
 def files(chapters):

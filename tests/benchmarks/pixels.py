@@ -27,7 +27,7 @@ SLOW = {"image_ae published, batch 64": 8}  # so many times fewer jets
 
 def toy_jets(n, width=60):
     "Jets of exponentially falling constituents about an axis, with tracks."
-    from jet_anomaly.data.jets import Jets
+    from jet_anomaly.jet.jets import Jets
     rng = np.random.default_rng(0)
     parts = []
     for start in range(0, n, 20_000):

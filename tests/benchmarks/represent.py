@@ -23,13 +23,13 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import torch
 
-from jet_anomaly.represent.align import algorithm_1, centre_and_rotate
+from jet_anomaly.jet.align import algorithm_1, centre_and_rotate
 from jet_anomaly.represent.images import ChannelImages, jet_images
-from jet_anomaly.represent.kinematics import from_pt_eta_phi
+from jet_anomaly.jet.kinematics import from_pt_eta_phi
 from jet_anomaly.represent.scale import ScaledFourVectors
 from jet_anomaly.represent.sequences import log_pt_eta_phi
-from jet_anomaly.represent.substructure import energy_correlation, girth, n_subjettiness
-from jet_anomaly.represent.tree import soft_drop
+from jet_anomaly.jet.substructure import energy_correlation, girth, n_subjettiness
+from jet_anomaly.jet.tree import soft_drop
 
 
 # ---------------------------------------------------------------------------------------------------------------------- jets

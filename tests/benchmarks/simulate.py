@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from jet_anomaly.data import detector, simulate
+from jet_anomaly.data import response, simulate
 from jet_anomaly.data.cluster import cluster, substructure
 from jet_anomaly.data.processes import Generator, process_names, visible
 

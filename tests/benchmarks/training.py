@@ -20,7 +20,7 @@ DEAR = {"lstm_vae": 8, "vae, 1024-512-256": 2}  # so many times fewer jets
 
 def toy_jets(n, width=30):
     "Jets of exponentially falling constituents about an axis."
-    from jet_anomaly.data.jets import Jets
+    from jet_anomaly.jet.jets import Jets
     rng = np.random.default_rng(0)
     pt = np.sort(rng.exponential(1, (n, width)), 1)[:, ::-1]
     pt = 600 * pt / pt.sum(1, keepdims=True)
