@@ -15,20 +15,27 @@ from pathlib import Path
 from . import __version__
 
 # %% ../nbs/cli.ipynb #c006
-VERBS = {} # name → (function, what it says in the help, a function that adds its arguments)
+VERBS = {}  # name → (function, what it says in the help, a function that adds its arguments)
+
 
 def verb(
-    add, # function of the sub-parser: adds the arguments
+    add,  # function of the sub-parser: adds the arguments
 ):
     "Decorator that makes a function a verb of the command line; its first docstring line is the help."
+
     def register(function):
         VERBS[function.__name__] = (function, add)
         return function
+
     return register
+
 
 def parser():
     "The whole command line."
-    top = argparse.ArgumentParser("jet-anomaly", description="Anomalous-jet tagging, from simulated or recorded jets to a report.")
+    top = argparse.ArgumentParser(
+        "jet-anomaly",
+        description="Anomalous-jet tagging, from simulated or recorded jets to a report.",
+    )
     top.add_argument("--version", action="version", version=f"jet-anomaly {__version__}")
     verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB")
     for name, (function, add) in VERBS.items():
@@ -40,45 +47,88 @@ def parser():
 
 # %% ../nbs/cli.ipynb #c008
 def _show(result, as_json):
-    if as_json: print(json.dumps(result))
+    if as_json:
+        print(json.dumps(result))
     else:
-        for k, v in result.items(): print(f"{k}: {v}")
+        for k, v in result.items():
+            print(f"{k}: {v}")
+
 
 def main(
-    argv=None, # arguments; those of the process by default
-) -> int:      # exit status: 0, 1 for an error, 2 for wrong usage, 130 when interrupted
+    argv=None,  # arguments; those of the process by default
+) -> int:  # exit status: 0, 1 for an error, 2 for wrong usage, 130 when interrupted
     "The program `jet-anomaly`."
     args = parser().parse_args(argv)
-    try: _show(VERBS[args.verb][0](args) or {}, args.json)
-    except (ValueError, KeyError, OSError, ImportError, FloatingPointError, RuntimeError, MemoryError) as e:
+    try:
+        _show(VERBS[args.verb][0](args) or {}, args.json)
+    except (
+        ValueError,
+        KeyError,
+        OSError,
+        ImportError,
+        FloatingPointError,
+        RuntimeError,
+        MemoryError,
+    ) as e:
         text = str(e.args[0]) if isinstance(e, KeyError) and e.args else str(e) or type(e).__name__
         print(f"jet-anomaly {args.verb}: error: {' '.join(text.split())}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print(f"jet-anomaly {args.verb}: interrupted; run the same command to go on", file=sys.stderr)
+        print(
+            f"jet-anomaly {args.verb}: interrupted; run the same command to go on", file=sys.stderr
+        )
         return 130
     return 0
 
 # %% ../nbs/cli.ipynb #c010
 def _simulate_arguments(p):
-    p.add_argument("process", help="qcd, w, top, higgs4, hbb, ttbar, lhco_qcd, lhco_2prong, lhco_3prong")
+    p.add_argument(
+        "process", help="qcd, w, top, higgs4, hbb, ttbar, lhco_qcd, lhco_2prong, lhco_3prong"
+    )
     p.add_argument("-n", type=int, required=True, help="jets")
     p.add_argument("--out", required=True, help="HDF5 file to write")
     p.add_argument("--seed", type=int, default=0, help="of the random numbers (default 0)")
-    p.add_argument("--mass", type=float, nargs="+", help="GeV: the resonance, then what it decays to")
-    p.add_argument("--pt", type=float, nargs=2, metavar=("LOW", "HIGH"), help="window of the jets' pT in GeV")
-    p.add_argument("--radius", type=float, default=1., help="of the anti-kT jets (default 1.0)")
-    p.add_argument("--preset", choices=("full", "fast"), default="full", help="fast leaves multiple interactions out: for tests")
-    p.add_argument("--n-constituents", type=int, default=100, help="the hardest this many are kept (default 100)")
+    p.add_argument(
+        "--mass", type=float, nargs="+", help="GeV: the resonance, then what it decays to"
+    )
+    p.add_argument(
+        "--pt", type=float, nargs=2, metavar=("LOW", "HIGH"), help="window of the jets' pT in GeV"
+    )
+    p.add_argument("--radius", type=float, default=1.0, help="of the anti-kT jets (default 1.0)")
+    p.add_argument(
+        "--preset",
+        choices=("full", "fast"),
+        default="full",
+        help="fast leaves multiple interactions out: for tests",
+    )
+    p.add_argument(
+        "--n-constituents",
+        type=int,
+        default=100,
+        help="the hardest this many are kept (default 100)",
+    )
     p.add_argument("--processes", type=int, help="worker processes (default: all cores)")
 
+# %% ../nbs/cli.ipynb #c010s1
 @verb(_simulate_arguments)
 def simulate(args):
     "Simulate jets with Pythia 8, a detector response and FastJet."
     from jet_anomaly.data.simulate import simulate_to
+
     mass = args.mass and (args.mass[0] if len(args.mass) == 1 else tuple(args.mass))
-    simulate_to(args.out, args.process, args.n, seed=args.seed, mass=mass, pt=args.pt and tuple(args.pt), radius=args.radius, preset=args.preset,
-                n_constituents=args.n_constituents, processes=args.processes, progress=not args.quiet)
+    simulate_to(
+        args.out,
+        args.process,
+        args.n,
+        seed=args.seed,
+        mass=mass,
+        pt=args.pt and tuple(args.pt),
+        radius=args.radius,
+        preset=args.preset,
+        n_constituents=args.n_constituents,
+        processes=args.processes,
+        progress=not args.quiet,
+    )
     return {"jets": args.n, "file": args.out}
 
 # %% ../nbs/cli.ipynb #c012
@@ -86,30 +136,55 @@ def _read_arguments(p):
     p.add_argument("format", help="name of the format, or auto")
     p.add_argument("files", nargs="+", help="files or patterns")
     p.add_argument("--out", required=True, help="HDF5 file to write")
-    p.add_argument("--set", dest="options", action="append", metavar="NAME=VALUE", help="an option of the format; may be repeated")
+    p.add_argument(
+        "--set",
+        dest="options",
+        action="append",
+        metavar="NAME=VALUE",
+        help="an option of the format; may be repeated",
+    )
+
 
 @verb(_read_arguments)
 def read(args):
     "Read jets from files of other programs into a file of this library."
-    from jet_anomaly.jet.jets import count_jets
     from jet_anomaly.data.read import read_to
     from jet_anomaly.data.source import CutFlow
+    from jet_anomaly.jet.jets import count_jets
+
     flow = CutFlow()
-    read_to(args.out, args.files, None if args.format == "auto" else args.format, cutflow=flow, progress=not args.quiet, **_options(args.options))
-    if not args.json: print(flow)
+    read_to(
+        args.out,
+        args.files,
+        None if args.format == "auto" else args.format,
+        cutflow=flow,
+        progress=not args.quiet,
+        **_options(args.options),
+    )
+    if not args.json:
+        print(flow)
     return {"jets": count_jets(args.out), "file": args.out}
 
+# %% ../nbs/cli.ipynb #c012s1
 def _fetch_arguments(p):
     p.add_argument("name", nargs="?", help="name of an open data set; without it, they are listed")
     p.add_argument("--files", nargs="+", help="names or patterns of its files (default: all)")
     p.add_argument("--folder", help="where to keep them (default: the cache)")
 
+
 @verb(_fetch_arguments)
 def fetch(args):
     "Download an open data set, verified, or find it in the cache."
     from jet_anomaly.data import fetch as room
-    if args.name is None: return {name: room.DATASETS[name].text for name in room.dataset_names()}
-    return {"files": [str(f) for f in room.fetch(args.name, args.files, folder=args.folder, progress=not args.quiet)]}
+
+    if args.name is None:
+        return {name: room.DATASETS[name].text for name in room.dataset_names()}
+    return {
+        "files": [
+            str(f)
+            for f in room.fetch(args.name, args.files, folder=args.folder, progress=not args.quiet)
+        ]
+    }
 
 # %% ../nbs/cli.ipynb #c014
 def _options(pairs):
@@ -117,258 +192,534 @@ def _options(pairs):
     out = {}
     for pair in pairs or ():
         name, equals, text = pair.partition("=")
-        if not equals or not name: raise ValueError(f"--set {pair}: expected name=value.")
-        try: out[name] = json.loads(text)
-        except json.JSONDecodeError: out[name] = text
+        if not equals or not name:
+            raise ValueError(f"--set {pair}: expected name=value.")
+        try:
+            out[name] = json.loads(text)
+        except json.JSONDecodeError:
+            out[name] = text
     return out
+
 
 def _calibrate(detector, validation, args):
     "Keep beside the detector what share of the held-out background reaches a score, where there are jets enough to say."
     from jet_anomaly.evaluate.calibrate import Calibration
+
     path = Path(args.out) / "calibration.safetensors"
-    path.unlink(missing_ok=True) # of an earlier training
-    if validation is not None and len(validation) >= 200: Calibration().fit(detector.anomaly_score(validation, device=args.device)).save(path)
+    path.unlink(missing_ok=True)  # of an earlier training
+    if validation is not None and len(validation) >= 200:
+        Calibration().fit(detector.anomaly_score(validation, device=args.device)).save(path)
+
 
 def _held_out(args):
     "Training and validation jets: two files, or a random share of one."
     from jet_anomaly.jet.jets import Jets
+
     jets = Jets.from_hdf5(args.jets)
-    if args.validation is None: return jets, None
-    try: share = float(args.validation)
-    except ValueError: return jets, Jets.from_hdf5(args.validation)
-    if not 0 < share < 1: raise ValueError(f"--validation {args.validation}: a share must lie between 0 and 1.")
+    if args.validation is None:
+        return jets, None
+    try:
+        share = float(args.validation)
+    except ValueError:
+        return jets, Jets.from_hdf5(args.validation)
+    if not 0 < share < 1:
+        raise ValueError(f"--validation {args.validation}: a share must lie between 0 and 1.")
     return jets.split(1 - share, share, seed=args.seed)
 
 # %% ../nbs/cli.ipynb #c015
 def _training_arguments(p):
-    p.add_argument("--validation", default="0.1", help="file of held-out background jets, or the share of the jets to hold out (default 0.1)")
+    p.add_argument(
+        "--validation",
+        default="0.1",
+        help="file of held-out background jets, or the share of the jets to hold out (default 0.1)",
+    )
     for name, kind in dict(epochs=int, batch_size=int, lr=float, patience=int, clip=float).items():
         p.add_argument(f"--{name.replace('_', '-')}", type=kind, help="default: the detector's own")
     p.add_argument("--schedule", help="learning-rate schedule, by name")
     p.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
     p.add_argument("--precision", default="auto", help="auto, no, bf16 or fp16")
 
+
 def _training(args):
     "What was said of the training."
-    said = {k: getattr(args, k) for k in ("epochs", "batch_size", "lr", "patience", "clip", "schedule")}
-    return {k: v for k, v in said.items() if v is not None} | dict(device=args.device, precision=args.precision)
+    said = {
+        k: getattr(args, k) for k in ("epochs", "batch_size", "lr", "patience", "clip", "schedule")
+    }
+    return {k: v for k, v in said.items() if v is not None} | dict(
+        device=args.device, precision=args.precision
+    )
 
+# %% ../nbs/cli.ipynb #c015s1
 def _train_arguments(p):
     p.add_argument("detector", help="name of the detector, such as vae")
     p.add_argument("jets", help="HDF5 file of background jets")
     p.add_argument("--out", required=True, help="folder of the trained detector")
-    p.add_argument("--set", dest="options", action="append", metavar="NAME=VALUE", help="a setting of the detector; may be repeated")
+    p.add_argument(
+        "--set",
+        dest="options",
+        action="append",
+        metavar="NAME=VALUE",
+        help="a setting of the detector; may be repeated",
+    )
     _training_arguments(p)
     p.add_argument("--seed", type=int, default=0, help="of weights, batches and split (default 0)")
-    p.add_argument("--restart", action="store_true", help="do not resume an earlier run in the folder")
+    p.add_argument(
+        "--restart", action="store_true", help="do not resume an earlier run in the folder"
+    )
     p.add_argument("--tensorboard", action="store_true", help="also write TensorBoard events")
 
+# %% ../nbs/cli.ipynb #c015s2
 @verb(_train_arguments)
 def train(args):
     "Train a detector on background jets."
     from jet_anomaly.detect.detector import make_detector
+
     detector = make_detector(args.detector, **_options(args.options))
     jets, validation = _held_out(args)
-    history = detector.fit(jets, validation, folder=Path(args.out) / "checkpoints", resume=not args.restart, seed=args.seed,
-                           tensorboard=args.tensorboard, progress=not args.quiet, **_training(args))
+    history = detector.fit(
+        jets,
+        validation,
+        folder=Path(args.out) / "checkpoints",
+        resume=not args.restart,
+        seed=args.seed,
+        tensorboard=args.tensorboard,
+        progress=not args.quiet,
+        **_training(args),
+    )
     detector.save(args.out)
     _calibrate(detector, validation, args)
-    last = {k: v for k, v in (history.rows[-1] if len(history) else {}).items() if k.endswith("_loss")}
-    return {"detector": args.detector, "folder": args.out, "jets": len(jets), "epochs": len(history), **last}
+    last = {
+        k: v for k, v in (history.rows[-1] if len(history) else {}).items() if k.endswith("_loss")
+    }
+    return {
+        "detector": args.detector,
+        "folder": args.out,
+        "jets": len(jets),
+        "epochs": len(history),
+        **last,
+    }
 
 # %% ../nbs/cli.ipynb #scan1
 def _scan_arguments(p):
     p.add_argument("detector", help="name of the detector, such as image_ae")
     p.add_argument("jets", help="HDF5 file of background jets")
     p.add_argument("--option", default="encoding", help="setting to vary (default encoding)")
-    p.add_argument("--values", type=float, nargs="+", default=[2, 4, 6, 8, 12, 16, 24, 32], help="of the setting (default 2 4 6 8 12 16 24 32)")
+    p.add_argument(
+        "--values",
+        type=float,
+        nargs="+",
+        default=[2, 4, 6, 8, 12, 16, 24, 32],
+        help="of the setting (default 2 4 6 8 12 16 24 32)",
+    )
     p.add_argument("--seeds", type=int, default=5, help="trainings per value (default 5)")
     p.add_argument("--processes", type=int, default=1, help="trainings at a time (default 1)")
-    p.add_argument("--out", required=True, help="folder of the trainings; an interrupted scan goes on there")
-    p.add_argument("--set", dest="options", action="append", metavar="NAME=VALUE", help="another setting of the detector; may be repeated")
+    p.add_argument(
+        "--out", required=True, help="folder of the trainings; an interrupted scan goes on there"
+    )
+    p.add_argument(
+        "--set",
+        dest="options",
+        action="append",
+        metavar="NAME=VALUE",
+        help="another setting of the detector; may be repeated",
+    )
     _training_arguments(p)
 
+# %% ../nbs/cli.ipynb #scan1s1
 @verb(_scan_arguments)
 def scan(args):
     "Train a detector over values of one setting, several times each: losses and their elbow."
     import matplotlib.pyplot as plt
+
     from jet_anomaly.core.files import atomic_path
-    from jet_anomaly.experiment.scan import scan as run
     from jet_anomaly.evaluate.image_plots import scan_curve
-    args.seed = 0 # of the split
+    from jet_anomaly.experiment.scan import scan as run
+
+    args.seed = 0  # of the split
     train, validation = _held_out(args)
-    result = run(args.detector, args.option, [int(v) if v.is_integer() else v for v in args.values], train, validation, args.out, seeds=args.seeds,
-                 processes=args.processes, options=_options(args.options), progress=not args.quiet, **_training(args))
+    result = run(
+        args.detector,
+        args.option,
+        [int(v) if v.is_integer() else v for v in args.values],
+        train,
+        validation,
+        args.out,
+        seeds=args.seeds,
+        processes=args.processes,
+        options=_options(args.options),
+        progress=not args.quiet,
+        **_training(args),
+    )
     elbow = result.elbow if len(result.values) > 2 else None
     figure = scan_curve(result.values, result.losses, elbow, args.option).figure
-    with atomic_path(Path(args.out) / "scan.png") as picture: figure.savefig(picture, format="png", dpi=150)
+    with atomic_path(Path(args.out) / "scan.png") as picture:
+        figure.savefig(picture, format="png", dpi=150)
     plt.close(figure)
     mean = {str(v): float(m) for v, m in zip(result.values, result.losses.mean(1))}
-    return {"detector": args.detector, "option": args.option, "loss": mean, "elbow": elbow, "trainings": len(result.rows), "folder": args.out}
+    return {
+        "detector": args.detector,
+        "option": args.option,
+        "loss": mean,
+        "elbow": elbow,
+        "trainings": len(result.rows),
+        "folder": args.out,
+    }
 
 # %% ../nbs/cli.ipynb #c017
 def _score_arguments(p):
     p.add_argument("detector", help="folder of a trained detector")
     p.add_argument("jets", help="HDF5 file of jets")
-    p.add_argument("--out", required=True, help="HDF5 file to write, or a table when it ends with .csv")
-    p.add_argument("--events", choices=("max", "min", "mean"), help="also score events by their two leading jets")
+    p.add_argument(
+        "--out", required=True, help="HDF5 file to write, or a table when it ends with .csv"
+    )
+    p.add_argument(
+        "--events",
+        choices=("max", "min", "mean"),
+        help="also score events by their two leading jets",
+    )
     p.add_argument("--batch-size", type=int, default=10_000, help="jets at a time (default 10000)")
     p.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
 
+
 def _score_table(detector, args):
     from jet_anomaly.detect.tables import write_table
-    if args.events: raise ValueError("--events needs an HDF5 file as --out: a table has one line per jet.")
-    return {"jets": write_table(args.out, detector, args.jets, device=args.device), "anomaly_score": detector.score, "file": args.out}
+
+    if args.events:
+        raise ValueError("--events needs an HDF5 file as --out: a table has one line per jet.")
+    return {
+        "jets": write_table(args.out, detector, args.jets, device=args.device),
+        "anomaly_score": detector.score,
+        "file": args.out,
+    }
+
 
 def _score_events(file, score, how):
     from jet_anomaly.jet.events import dijet_mass, event_scores, leading_pairs
+
     seen = {k: d[()] for k, d in file["observables"].items()}
     pairs = leading_pairs(seen)
-    columns = {"event": seen["event"][pairs[:, 0]], "mjj": dijet_mass(seen, pairs), "score": event_scores(file[f"scores/{score}"][()], pairs, how)}
-    for name, a in columns.items(): file[f"events/{name}"] = a
+    columns = {
+        "event": seen["event"][pairs[:, 0]],
+        "mjj": dijet_mass(seen, pairs),
+        "score": event_scores(file[f"scores/{score}"][()], pairs, how),
+    }
+    for name, a in columns.items():
+        file[f"events/{name}"] = a
 
 # %% ../nbs/cli.ipynb #c017s0
 @verb(_score_arguments)
 def score(args):
     "Score jets with a trained detector; higher is more anomalous."
     from tqdm import tqdm
+
     from jet_anomaly.core.files import atomic_hdf5
-    from jet_anomaly.jet.jets import Jets, count_jets
     from jet_anomaly.detect.detector import load_detector
     from jet_anomaly.evaluate.calibrate import Calibration
+    from jet_anomaly.jet.jets import Jets, count_jets
+
     detector, n, at = load_detector(args.detector), count_jets(args.jets), 0
-    if args.out.endswith(".csv"): return _score_table(detector, args)
+    if args.out.endswith(".csv"):
+        return _score_table(detector, args)
     kept = Path(args.detector) / "calibration.safetensors"
     calibration = Calibration.load(kept) if kept.is_file() else None
-    with atomic_hdf5(args.out) as file, tqdm(total=n, unit="jet", unit_scale=True, disable=args.quiet) as bar:
+    with (
+        atomic_hdf5(args.out) as file,
+        tqdm(total=n, unit="jet", unit_scale=True, disable=args.quiet) as bar,
+    ):
         for jets in Jets.blocks(args.jets, args.batch_size):
-            columns = {f"scores/{k}": v for k, v in detector.scores(jets, device=args.device).items()}
-            columns |= {f"observables/{k}": v for k, v in jets.observables.items()} | ({} if jets.labels is None else {"labels": jets.labels})
-            if calibration: columns["p_value"] = calibration.p_value(columns[f"scores/{detector.score}"])
-            for name, a in columns.items(): file.require_dataset(name, (n,), a.dtype)[at:at + len(jets)] = a
-            at += len(jets); bar.update(len(jets))
-        if args.events: _score_events(file, detector.score, args.events)
-        file.attrs.update(detector=detector.name, anomaly_score=detector.score, higher_is="more anomalous", jets=str(args.jets))
-    return {"jets": n, "scores": sorted(k.removeprefix("scores/") for k in columns if k.startswith("scores/")), "anomaly_score": detector.score, "file": args.out}
+            columns = {
+                f"scores/{k}": v for k, v in detector.scores(jets, device=args.device).items()
+            }
+            columns |= {f"observables/{k}": v for k, v in jets.observables.items()} | (
+                {} if jets.labels is None else {"labels": jets.labels}
+            )
+            if calibration:
+                columns["p_value"] = calibration.p_value(columns[f"scores/{detector.score}"])
+            for name, a in columns.items():
+                file.require_dataset(name, (n,), a.dtype)[at : at + len(jets)] = a
+            at += len(jets)
+            bar.update(len(jets))
+        if args.events:
+            _score_events(file, detector.score, args.events)
+        file.attrs.update(
+            detector=detector.name,
+            anomaly_score=detector.score,
+            higher_is="more anomalous",
+            jets=str(args.jets),
+        )
+    return {
+        "jets": n,
+        "scores": sorted(k.removeprefix("scores/") for k in columns if k.startswith("scores/")),
+        "anomaly_score": detector.score,
+        "file": args.out,
+    }
 
 # %% ../nbs/cli.ipynb #align1
 def _align_arguments(p):
     p.add_argument("jets", help="HDF5 file of jets")
     p.add_argument("--out", required=True, help="HDF5 file to write")
     p.add_argument("--n-constituents", type=int, default=20, help="longest sequence (default 20)")
-    p.add_argument("--jets-per-event", type=int, default=0, help="keep this many leading jets of each event (default: all)")
+    p.add_argument(
+        "--jets-per-event",
+        type=int,
+        default=0,
+        help="keep this many leading jets of each event (default: all)",
+    )
+
 
 @verb(_align_arguments)
 def align(args):
     "Write jets as aligned sequences of constituents (Algorithm 1), with ten high-level variables."
     from jet_anomaly.detect.tables import write_processed
-    return {"jets": write_processed(args.out, args.jets, args.n_constituents, args.jets_per_event), "file": args.out}
+
+    return {
+        "jets": write_processed(args.out, args.jets, args.n_constituents, args.jets_per_event),
+        "file": args.out,
+    }
 
 # %% ../nbs/cli.ipynb #c019
 def _sample(detectors, path, args):
     "Scores of all detectors and observables of a file of jets, and the jets scored per second by the first."
     import time
+
     import numpy as np
-    from jet_anomaly.jet.jets import Jets
-    from jet_anomaly.evaluate.report import Sample
     import torch
+
+    from jet_anomaly.evaluate.report import Sample
+    from jet_anomaly.jet.jets import Jets
     from jet_anomaly.represent.images import jet_images
-    scores, observables, image, seconds, n = [], [], 0, 0., 0
+
+    scores, observables, image, seconds, n = [], [], 0, 0.0, 0
     for jets in Jets.blocks(path):
         begun = time.perf_counter()
         own = detectors[0].scores(jets, device=args.device)
         seconds += time.perf_counter() - begun
         beside = {d.name: d.anomaly_score(jets, device=args.device) for d in detectors[1:]}
-        scores.append(own | beside); observables.append(jets.observables)
-        image, n = image + jet_images(torch.from_numpy(jets.p4), torch.from_numpy(jets.mask)).sum(0), n + len(jets)
-    def join(parts): return {k: np.concatenate([p[k] for p in parts]) for k in parts[0]}
+        scores.append(own | beside)
+        observables.append(jets.observables)
+        image, n = (
+            image + jet_images(torch.from_numpy(jets.p4), torch.from_numpy(jets.mask)).sum(0),
+            n + len(jets),
+        )
+
+    def join(parts):
+        return {k: np.concatenate([p[k] for p in parts]) for k in parts[0]}
+
     return Sample(join(scores), join(observables), image=(image / n).numpy()), n / seconds
+
 
 def _signals(pairs):
     pairs = [p.partition("=") for p in pairs]
-    if bad := ["".join(p) for p in pairs if not (p[0] and p[2])]: raise ValueError(f"{bad[0]}: expected NAME=FILE (or NAME=FRACTION).")
+    if bad := ["".join(p) for p in pairs if not (p[0] and p[2])]:
+        raise ValueError(f"{bad[0]}: expected NAME=FILE (or NAME=FRACTION).")
     return {name: path for name, _, path in pairs}
 
 # %% ../nbs/cli.ipynb #c020
 def _evaluate_arguments(p):
     p.add_argument("detector", help="folder of a trained detector")
-    p.add_argument("--background", required=True, help="HDF5 file of background jets that were not trained on")
-    p.add_argument("--signal", dest="signals", action="append", required=True, metavar="NAME=FILE", help="jets to be found; may be repeated")
+    p.add_argument(
+        "--background", required=True, help="HDF5 file of background jets that were not trained on"
+    )
+    p.add_argument(
+        "--signal",
+        dest="signals",
+        action="append",
+        required=True,
+        metavar="NAME=FILE",
+        help="jets to be found; may be repeated",
+    )
     p.add_argument("--out", required=True, help="folder of the report")
     p.add_argument("--score", help="which of the detector's scores (default: its own choice)")
-    p.add_argument("--beside", action="append", default=[], metavar="FOLDER", help="another trained detector to compare with; may be repeated")
+    p.add_argument(
+        "--beside",
+        action="append",
+        default=[],
+        metavar="FOLDER",
+        help="another trained detector to compare with; may be repeated",
+    )
     p.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
 
+# %% ../nbs/cli.ipynb #c020s1
 @verb(_evaluate_arguments)
 def evaluate(args):
     "Judge a detector on background and signal jets: results.json and report.html."
     from jet_anomaly.detect.detector import load_detector
     from jet_anomaly.evaluate.report import TWINS, write_report
+
     files = _signals(args.signals)
     detectors = [load_detector(f) for f in (args.detector, *args.beside)]
     background, rate = _sample(detectors, args.background, args)
     signals = {name: _sample(detectors, path, args)[0] for name, path in files.items()}
-    results = write_report(args.out, background, signals, history=detectors[0].history.rows or None, extent=(-1, 1, -1, 1), detector=detectors[0].name, score=args.score or detectors[0].score,
-                           twins=(*TWINS, *(d.name for d in detectors[1:])),
-                           throughput={"scoring_jets_per_second": rate},
-                           provenance=detectors[0].provenance | {"background": args.background, "signals": files})
-    return {"auc": {k: v["auc"] for k, v in results["signals"].items()}, "report": str(Path(args.out) / "report.html")}
+    results = write_report(
+        args.out,
+        background,
+        signals,
+        history=detectors[0].history.rows or None,
+        extent=(-1, 1, -1, 1),
+        detector=detectors[0].name,
+        score=args.score or detectors[0].score,
+        twins=(*TWINS, *(d.name for d in detectors[1:])),
+        throughput={"scoring_jets_per_second": rate},
+        provenance=detectors[0].provenance | {"background": args.background, "signals": files},
+    )
+    return {
+        "auc": {k: v["auc"] for k, v in results["signals"].items()},
+        "report": str(Path(args.out) / "report.html"),
+    }
 
 # %% ../nbs/cli.ipynb #cmp1
 def _compare_arguments(p):
-    p.add_argument("--train", action="append", required=True, metavar="NAME=FILE", help="jets to train on; may be repeated")
-    p.add_argument("--test", action="append", required=True, metavar="NAME=FILE", help="jets to judge on, others than those; may be repeated")
-    p.add_argument("--direction", dest="directions", action="append", required=True, metavar="NAME:NAME,…", help="train on the first, find the others; may be repeated")
-    p.add_argument("--out", required=True, help="folder of trials and board; an interrupted comparison goes on there")
+    p.add_argument(
+        "--train",
+        action="append",
+        required=True,
+        metavar="NAME=FILE",
+        help="jets to train on; may be repeated",
+    )
+    p.add_argument(
+        "--test",
+        action="append",
+        required=True,
+        metavar="NAME=FILE",
+        help="jets to judge on, others than those; may be repeated",
+    )
+    p.add_argument(
+        "--direction",
+        dest="directions",
+        action="append",
+        required=True,
+        metavar="NAME:NAME,…",
+        help="train on the first, find the others; may be repeated",
+    )
+    p.add_argument(
+        "--out",
+        required=True,
+        help="folder of trials and board; an interrupted comparison goes on there",
+    )
     p.add_argument("--entries", nargs="+", help="labels of the board's lines (default: all)")
     p.add_argument("--budget", help="JSON file: detector → options, settings, seeds")
     p.add_argument("--seeds", type=int, default=5, help="trainings of each detector (default 5)")
-    p.add_argument("--contaminate", metavar="NAME=FRACTION", help="this share of the training jets comes from that training sample")
+    p.add_argument(
+        "--contaminate",
+        metavar="NAME=FRACTION",
+        help="this share of the training jets comes from that training sample",
+    )
     p.add_argument("--processes", type=int, default=1, help="trials at a time (default 1)")
 
+# %% ../nbs/cli.ipynb #cmp1s1
 def _direction(text):
     background, colon, signals = text.partition(":")
-    if not (background and colon and signals): raise ValueError(f"--direction {text}: expected NAME:NAME,…")
+    if not (background and colon and signals):
+        raise ValueError(f"--direction {text}: expected NAME:NAME,…")
     return background, tuple(signals.split(","))
 
+# %% ../nbs/cli.ipynb #cmp1s2
 @verb(_compare_arguments)
 def compare(args):
     "Train many detectors in several directions with several seeds: one board, with bands."
     from jet_anomaly.experiment.board import judge
-    from jet_anomaly.experiment.compare import compare as run, default_entries
+    from jet_anomaly.experiment.compare import compare as run
+    from jet_anomaly.experiment.compare import default_entries
+
     entries = default_entries(json.loads(Path(args.budget).read_text()) if args.budget else None)
-    if unknown := sorted(set(args.entries or ()) - {e.label for e in entries}): raise ValueError(f"--entries {' '.join(unknown)}: known are {', '.join(e.label for e in entries)}.")
-    dirty = [(name, float(share)) for name, share in _signals([args.contaminate] if args.contaminate else []).items()]
+    if unknown := sorted(set(args.entries or ()) - {e.label for e in entries}):
+        raise ValueError(
+            f"--entries {' '.join(unknown)}: known are {', '.join(e.label for e in entries)}."
+        )
+    dirty = [
+        (name, float(share))
+        for name, share in _signals([args.contaminate] if args.contaminate else []).items()
+    ]
     train, test = _signals(args.train), _signals(args.test)
-    trials = run(train, test, args.out, entries=[e for e in entries if e.label in (args.entries or [e.label])], directions=dict(map(_direction, args.directions)), seeds=args.seeds,
-                 contaminate=dirty[0] if dirty else None, processes=args.processes, progress=not args.quiet)
+    trials = run(
+        train,
+        test,
+        args.out,
+        entries=[e for e in entries if e.label in (args.entries or [e.label])],
+        directions=dict(map(_direction, args.directions)),
+        seeds=args.seeds,
+        contaminate=dirty[0] if dirty else None,
+        processes=args.processes,
+        progress=not args.quiet,
+    )
     page = judge(trials, test).save(args.out)
-    return {"trials": len(trials), "train_hours": sum(t.told["train_seconds"] for t in trials) / 3600, "board": str(page)}
+    return {
+        "trials": len(trials),
+        "train_hours": sum(t.told["train_seconds"] for t in trials) / 3600,
+        "board": str(page),
+    }
 
 # %% ../nbs/cli.ipynb #c022
 def _demo_arguments(p):
     p.add_argument("--out", required=True, help="folder for jets, detectors and report")
-    p.add_argument("-n", type=int, default=6000, help="QCD jets (default 6000); a quarter as many of each signal")
+    p.add_argument(
+        "-n",
+        type=int,
+        default=6000,
+        help="QCD jets (default 6000); a quarter as many of each signal",
+    )
     p.add_argument("--seed", type=int, default=0, help="of simulation and training (default 0)")
     p.add_argument("--epochs", type=int, default=40, help="of the VAE (default 40)")
     p.add_argument("--preset", choices=("full", "fast"), default="full", help="of the simulation")
 
+# %% ../nbs/cli.ipynb #c022s1
 @verb(_demo_arguments)
 def demo(args):
     "From nothing to a report: simulate QCD, W, top and Higgs jets, train a VAE, compare it with baselines."
     from jet_anomaly.jet.jets import Jets
+
     out, quiet = Path(args.out), ["--quiet"] * args.quiet
-    if args.n < 400: raise ValueError(f"-n {args.n}: the demo needs at least 400 QCD jets to fit and to judge.")
-    def step(*words): # the verbs' own results are not the demo's
+    if args.n < 400:
+        raise ValueError(f"-n {args.n}: the demo needs at least 400 QCD jets to fit and to judge.")
+
+    def step(*words):  # the verbs' own results are not the demo's
         parsed = parser().parse_args([*map(str, words), *quiet])
-        if not args.json: print(f"— jet-anomaly {' '.join(map(str, words))}", flush=True)
+        if not args.json:
+            print(f"— jet-anomaly {' '.join(map(str, words))}", flush=True)
         return VERBS[parsed.verb][0](parsed)
-    for process, n in {"qcd": args.n, "w": args.n // 4, "top": args.n // 4, "higgs4": args.n // 4}.items():
-        step("simulate", process, "-n", n, "--seed", args.seed, "--preset", args.preset, "--out", out / f"{process}.h5")
-    train, test = Jets.from_hdf5(out / "qcd.h5").split(.7, .3, seed=args.seed)
-    train.to_hdf5(out / "qcd_train.h5"); test.to_hdf5(out / "qcd_test.h5")
-    step("train", "vae", out / "qcd_train.h5", "--out", out / "vae", "--epochs", args.epochs, "--seed", args.seed)
+
+    for process, n in {
+        "qcd": args.n,
+        "w": args.n // 4,
+        "top": args.n // 4,
+        "higgs4": args.n // 4,
+    }.items():
+        step(
+            "simulate",
+            process,
+            "-n",
+            n,
+            "--seed",
+            args.seed,
+            "--preset",
+            args.preset,
+            "--out",
+            out / f"{process}.h5",
+        )
+    train, test = Jets.from_hdf5(out / "qcd.h5").split(0.7, 0.3, seed=args.seed)
+    train.to_hdf5(out / "qcd_train.h5")
+    test.to_hdf5(out / "qcd_test.h5")
+    step(
+        "train",
+        "vae",
+        out / "qcd_train.h5",
+        "--out",
+        out / "vae",
+        "--epochs",
+        args.epochs,
+        "--seed",
+        args.seed,
+    )
     beside = "mean_square", "pca", "isolation_forest"
-    for name in beside: step("train", name, out / "qcd_train.h5", "--out", out / name, "--seed", args.seed)
-    return step("evaluate", out / "vae", "--background", out / "qcd_test.h5", *(f"--signal={s}={out / s}.h5" for s in ("w", "top", "higgs4")),
-                *(f"--beside={out / name}" for name in beside), "--out", out)
+    for name in beside:
+        step("train", name, out / "qcd_train.h5", "--out", out / name, "--seed", args.seed)
+    return step(
+        "evaluate",
+        out / "vae",
+        "--background",
+        out / "qcd_test.h5",
+        *(f"--signal={s}={out / s}.h5" for s in ("w", "top", "higgs4")),
+        *(f"--beside={out / name}" for name in beside),
+        "--out",
+        out,
+    )

@@ -1,4 +1,5 @@
 """What tests simulate goes into a folder of the test run, not into the user's cache."""
+
 import os
 
 import pytest

@@ -1,4 +1,5 @@
 """What the tests of the house share: where things stand, and how to run a program without leaving anything behind."""
+
 import os
 import shlex
 import shutil
@@ -12,7 +13,9 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 NBS, LIBRARY = ROOT / "nbs", ROOT / "jet_anomaly"
-CHAPTERS = sorted(p for p in NBS.rglob("*.ipynb") if not any(d[0] in "._" for d in p.relative_to(NBS).parts[:-1]))
+CHAPTERS = sorted(
+    p for p in NBS.rglob("*.ipynb") if not any(d[0] in "._" for d in p.relative_to(NBS).parts[:-1])
+)
 MODULES = sorted(p for p in LIBRARY.rglob("*.py") if p.name not in ("__init__.py", "_modidx.py"))
 BOOK = yaml.safe_load((ROOT / "_quarto.yml").read_text(encoding="utf-8"))["book"]
 
@@ -26,17 +29,32 @@ def run(*command, cwd=ROOT, timeout=600, **env):
     "Standard output and error of a program, which is killed with its children when it takes too long; fails when it fails."
     paths = os.pathsep.join(filter(None, [str(cwd), os.environ.get("PYTHONPATH")]))
     env = os.environ | {"PYTHONPATH": paths, "MPLBACKEND": "agg"} | env
-    process = subprocess.Popen([str(c) for c in command], cwd=cwd, env=env, text=True, start_new_session=True,
-                               stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    process = subprocess.Popen(
+        [str(c) for c in command],
+        cwd=cwd,
+        env=env,
+        text=True,
+        start_new_session=True,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
     try:
         output, _ = process.communicate(timeout=timeout)
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
-        pytest.fail(f"took longer than {timeout} s: {shlex.join(map(str, command))}\n{process.communicate()[0][-4000:]}", pytrace=False)
+        pytest.fail(
+            f"took longer than {timeout} s: {shlex.join(map(str, command))}\n{process.communicate()[0][-4000:]}",
+            pytrace=False,
+        )
     except BaseException:  # interrupted: the children go too
         os.killpg(process.pid, signal.SIGKILL)
         raise
-    if process.returncode: pytest.fail(f"exit {process.returncode}: {shlex.join(map(str, command))}\n{output[-8000:]}", pytrace=False)
+    if process.returncode:
+        pytest.fail(
+            f"exit {process.returncode}: {shlex.join(map(str, command))}\n{output[-8000:]}",
+            pytrace=False,
+        )
     return output
 
 
@@ -56,7 +74,15 @@ def copy(to):
         target = to / f.relative_to(ROOT)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(f, target, follow_symlinks=False)
-    git = ("git", "-c", "user.name=test", "-c", "user.email=test@localhost", "-c", "core.hooksPath=/dev/null")
+    git = (
+        "git",
+        "-c",
+        "user.name=test",
+        "-c",
+        "user.email=test@localhost",
+        "-c",
+        "core.hooksPath=/dev/null",
+    )
     run(*git, "init", "-q", cwd=to)
     run(*git, "add", "-A", cwd=to)
     run(*git, "commit", "-qm", "as it stands", cwd=to)

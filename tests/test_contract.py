@@ -1,12 +1,13 @@
 """What every registered detector promises, tried on every one of them."""
+
 import copy
 
 import numpy as np
 import pytest
 import torch
 
-from jet_anomaly.jet.jets import Jets
 from jet_anomaly.detect.detector import REGISTRY, detector_names, load_detector, make_detector
+from jet_anomaly.jet.jets import Jets
 from jet_anomaly.train.loop import Step
 
 NAMES = detector_names()
@@ -20,14 +21,34 @@ def toy_jets(n, seed, width=40):
     mask = np.arange(width) < count
     pt = np.sort(rng.exponential(1, (n, width)) * mask, 1)[:, ::-1]
     pt = 600 * pt / pt.sum(1, keepdims=True)
-    eta, phi = rng.normal(0, .25, (2, n, width)) + rng.uniform(-1.5, 1.5, (2, n, 1))
-    p4 = np.stack([pt * np.cosh(eta), pt * np.cos(phi), pt * np.sin(phi), pt * np.sinh(eta)], -1) * mask[..., None]
-    charged = rng.random((n, width)) < .6
-    features = {"d0": rng.normal(0, .1, (n, width)) * charged, "d0_err": .05 * charged, "dz": rng.normal(0, .1, (n, width)) * charged, "dz_err": .05 * charged,
-                "pdgid": np.where(charged, rng.choice([211, -211, 11, -13], (n, width)), rng.choice([22, 130], (n, width))), "charge": charged * rng.choice([-1, 1], (n, width))}
-    features = {k: (v * mask).astype(np.int32 if k in ("pdgid", "charge") else np.float32) for k, v in features.items()}
+    eta, phi = rng.normal(0, 0.25, (2, n, width)) + rng.uniform(-1.5, 1.5, (2, n, 1))
+    p4 = (
+        np.stack([pt * np.cosh(eta), pt * np.cos(phi), pt * np.sin(phi), pt * np.sinh(eta)], -1)
+        * mask[..., None]
+    )
+    charged = rng.random((n, width)) < 0.6
+    features = {
+        "d0": rng.normal(0, 0.1, (n, width)) * charged,
+        "d0_err": 0.05 * charged,
+        "dz": rng.normal(0, 0.1, (n, width)) * charged,
+        "dz_err": 0.05 * charged,
+        "pdgid": np.where(
+            charged, rng.choice([211, -211, 11, -13], (n, width)), rng.choice([22, 130], (n, width))
+        ),
+        "charge": charged * rng.choice([-1, 1], (n, width)),
+    }
+    features = {
+        k: (v * mask).astype(np.int32 if k in ("pdgid", "charge") else np.float32)
+        for k, v in features.items()
+    }
     names = "tau1", "tau2", "tau3", "tau4", "tau21", "tau32", "d2", "softdrop_mass"
-    return Jets.from_constituents(p4, mask, features, {k: rng.uniform(.1, 1, n).astype(np.float32) for k in names}, labels=np.arange(n) % 2)
+    return Jets.from_constituents(
+        p4,
+        mask,
+        features,
+        {k: rng.uniform(0.1, 1, n).astype(np.float32) for k in names},
+        labels=np.arange(n) % 2,
+    )
 
 
 TRAIN, TEST = toy_jets(300, 0), toy_jets(60, 1)
@@ -44,6 +65,7 @@ def trained():
             detector.fit(TRAIN, TEST, epochs=2, batch_size=50, device="cpu", progress=False)
             made[name] = detector
         return made[name]
+
     return get
 
 
@@ -82,7 +104,12 @@ def test_scores_do_not_depend_on_batch_order_or_padding(trained, name):
     order = np.random.default_rng(0).permutation(len(TEST))
     scores_equal({k: v[order] for k, v in expected.items()}, detector.scores(TEST[order]))
     pad = ((0, 0), (0, 25))
-    wide = Jets(np.pad(TEST.p4, (*pad, (0, 0))), np.pad(TEST.mask, pad), {k: np.pad(v, pad) for k, v in TEST.features.items()}, TEST.observables)
+    wide = Jets(
+        np.pad(TEST.p4, (*pad, (0, 0))),
+        np.pad(TEST.mask, pad),
+        {k: np.pad(v, pad) for k, v in TEST.features.items()},
+        TEST.observables,
+    )
     scores_equal(expected, detector.scores(wide))
 
 
@@ -95,7 +122,9 @@ def test_labels_are_never_looked_at(trained, name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_term_reaches_the_parameters_with_finite_gradients(trained, name):
-    detector = copy.deepcopy(trained(name))  # what a training step leaves behind is nothing for the other tests
+    detector = copy.deepcopy(
+        trained(name)
+    )  # what a training step leaves behind is nothing for the other tests
     if not list(detector.parameters()):
         pytest.skip("nothing is trained by gradients")
     columns = detector.columns(TEST)
@@ -116,10 +145,18 @@ def test_saved_and_loaded_it_scores_the_same(trained, name, tmp_path):
     detector = trained(name)
     detector.save(tmp_path)
     again = load_detector(tmp_path)
-    assert type(again) is type(detector) and again.config == detector.config and again.provenance == detector.provenance
+    assert (
+        type(again) is type(detector)
+        and again.config == detector.config
+        and again.provenance == detector.provenance
+    )
     expected, scores = detector.scores(TEST), again.scores(TEST)
     assert all(np.array_equal(expected[k], scores[k]) for k in expected)
-    assert not list(tmp_path.glob("*.pkl")) and {p.name for p in tmp_path.iterdir()} <= {"config.json", "weights.safetensors", "history.csv"}
+    assert not list(tmp_path.glob("*.pkl")) and {p.name for p in tmp_path.iterdir()} <= {
+        "config.json",
+        "weights.safetensors",
+        "history.csv",
+    }
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -136,8 +173,17 @@ def test_a_file_trains_like_the_jets_in_it(trained, name, tmp_path):
     TRAIN.to_hdf5(tmp_path / "train.h5")
     TEST.to_hdf5(tmp_path / "test.h5")
     detector = make_detector(name, **REGISTRY[name].small)
-    detector.fit(tmp_path / "train.h5", tmp_path / "test.h5", epochs=2, batch_size=50, device="cpu", progress=False)
-    assert np.array_equal(trained(name).anomaly_score(TEST), detector.anomaly_score(tmp_path / "test.h5"))
+    detector.fit(
+        tmp_path / "train.h5",
+        tmp_path / "test.h5",
+        epochs=2,
+        batch_size=50,
+        device="cpu",
+        progress=False,
+    )
+    assert np.array_equal(
+        trained(name).anomaly_score(TEST), detector.anomaly_score(tmp_path / "test.h5")
+    )
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -145,8 +191,17 @@ def test_training_resumes_to_the_same_bits(name, tmp_path):
     def fit(folder, *epochs):
         for n in epochs:
             detector = make_detector(name, **REGISTRY[name].small)
-            detector.fit(TRAIN, TEST, epochs=n, batch_size=50, device="cpu", progress=False, folder=tmp_path / folder)
+            detector.fit(
+                TRAIN,
+                TEST,
+                epochs=n,
+                batch_size=50,
+                device="cpu",
+                progress=False,
+                folder=tmp_path / folder,
+            )
         return detector
+
     whole, broken = fit("whole", 3), fit("broken", 1, 3)
     for (k, a), b in zip(whole.state_dict().items(), broken.state_dict().values()):
         assert torch.equal(a, b), k
@@ -159,7 +214,9 @@ def test_scores_on_the_gpu_are_those_of_the_cpu(trained, name):
     detector = trained(name)
     expected, scores = detector.scores(TEST, device="cpu"), detector.scores(TEST, device="cuda")
     for k in expected:
-        np.testing.assert_allclose(scores[k], expected[k], rtol=2e-3, atol=2e-3 * max(expected[k].std(), 1e-6))
+        np.testing.assert_allclose(
+            scores[k], expected[k], rtol=2e-3, atol=2e-3 * max(expected[k].std(), 1e-6)
+        )
     detector.to("cpu")
 
 

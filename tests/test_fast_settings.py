@@ -1,4 +1,5 @@
 "Settings made for a GPU must give the same detector on the CPU: reduced precision, compiled arithmetic, stored pictures."
+
 import sys
 
 import numpy as np
@@ -9,28 +10,33 @@ from test_contract import TEST, TRAIN
 
 from jet_anomaly.detect.detector import make_detector
 
-IMAGES = {"image_ae": dict(pixels=8, width=4, hidden=8, encoding=2), "channel_vae": dict(channels=("pt", "d0"), width=4)}
+IMAGES = {
+    "image_ae": dict(pixels=8, width=4, hidden=8, encoding=2),
+    "channel_vae": dict(channels=("pt", "d0"), width=4),
+}
 
 
 def fitted(name, device="cpu", **settings):
     detector = make_detector(name, **IMAGES[name])
-    history = detector.fit(TRAIN, TEST, epochs=2, batch_size=50, device=device, progress=False, **settings)
+    history = detector.fit(
+        TRAIN, TEST, epochs=2, batch_size=50, device=device, progress=False, **settings
+    )
     return detector, history["valid_loss"]
 
 
 @pytest.mark.parametrize("name", IMAGES)
 def test_reduced_precision_trains_alike(name):
     exact, reduced = fitted(name)[1], fitted(name, precision="bf16")[1]
-    np.testing.assert_allclose(reduced, exact, rtol=.02)
+    np.testing.assert_allclose(reduced, exact, rtol=0.02)
 
 
 @pytest.mark.parametrize("name", IMAGES)
 def test_pictures_are_made_in_single_precision(name):
     detector, _ = fitted(name)
     columns = detector.columns(TEST)
-    expected, = detector.inputs(*columns)
+    (expected,) = detector.inputs(*columns)
     with torch.autocast("cpu", torch.bfloat16):
-        image, = detector.inputs(*columns)
+        (image,) = detector.inputs(*columns)
     assert image.dtype == torch.float32 and torch.equal(image, expected)
 
 
@@ -51,10 +57,14 @@ def test_weights_lie_channels_last(name):
 def test_compiled_arithmetic_trains_alike(monkeypatch):
     "Traced whole, as for a GPU; the slow last step, code for this machine, is left out."
     original = torch.nn.Module.compile
-    monkeypatch.setattr(torch.nn.Module, "compile", lambda self: original(self, backend="aot_eager"))
+    monkeypatch.setattr(
+        torch.nn.Module, "compile", lambda self: original(self, backend="aot_eager")
+    )
     exact, (detector, compiled) = fitted("image_ae")[1], fitted("image_ae", compile=True)
     np.testing.assert_allclose(compiled, exact, rtol=1e-3)
-    assert detector._compiled_call_impl is not None and not any("_orig_mod" in k for k in detector.state_dict())
+    assert detector._compiled_call_impl is not None and not any(
+        "_orig_mod" in k for k in detector.state_dict()
+    )
 
 
 GROWTH = """
@@ -76,7 +86,11 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
 """
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="ru_maxrss is in other units elsewhere")
+@pytest.mark.skipif(
+    not sys.platform.startswith("linux"), reason="ru_maxrss is in other units elsewhere"
+)
 def test_the_pictures_of_all_jets_are_never_held():
     grown = int(python("-c", GROWTH).splitlines()[-1])
-    assert grown < 40_000 * 1600 * 4 / 2, f"memory grew by {grown / 1e6:.0f} MB; the pictures of all jets are 256 MB"
+    assert grown < 40_000 * 1600 * 4 / 2, (
+        f"memory grew by {grown / 1e6:.0f} MB; the pictures of all jets are 256 MB"
+    )

@@ -1,4 +1,5 @@
 """Every chapter runs from top to bottom, as `nbdev_test` runs it: cells marked `eval: false` are left out."""
+
 import pytest
 from house import CHAPTERS, name, python
 

@@ -1,4 +1,5 @@
 """What the chapter on simulation cannot show: kills, full disks, dead workers, missing packages, damaged files."""
+
 import multiprocessing
 import os
 import signal
@@ -14,7 +15,6 @@ import pytest
 from house import ROOT
 
 from jet_anomaly.data import simulate as module
-from jet_anomaly.jet.jets import count_jets
 from jet_anomaly.data.simulate import make_sample, make_shard, process_names, simulate
 
 pytestmark = pytest.mark.xdist_group("simulate")
@@ -30,19 +30,28 @@ def script(text, **options):
     path = options.pop("folder") / "script.py"
     path.write_text(text)
     env = os.environ | {"PYTHONPATH": str(ROOT)}
-    return subprocess.Popen([sys.executable, str(path)], env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options)
+    return subprocess.Popen(
+        [sys.executable, str(path)],
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        **options,
+    )
 
 
 def wait_until(true, seconds=120):
     end = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < end, "it took too long"
-        time.sleep(.02)
+        time.sleep(0.02)
 
 
 def gone(group):
-    try: os.killpg(group, 0)
-    except ProcessLookupError: return True
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return True
     return False
 
 
@@ -57,8 +66,11 @@ def reference(tmp_path_factory):
 @pytest.mark.skipif(not hasattr(os, "killpg"), reason="needs process groups")
 def test_a_killed_run_leaves_whole_shards_and_goes_on(tmp_path, reference):
     cache = tmp_path / "cache"
-    run = script(f"import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\nfrom jet_anomaly.data.simulate import simulate\nsimulate('w', 5000, cache={str(cache)!r}, processes=2, **{FAST})\n",
-                 folder=tmp_path, start_new_session=True)
+    run = script(
+        f"import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\nfrom jet_anomaly.data.simulate import simulate\nsimulate('w', 5000, cache={str(cache)!r}, processes=2, **{FAST})\n",
+        folder=tmp_path,
+        start_new_session=True,
+    )
     wait_until(lambda: files(cache) or run.poll() is not None)
     run.kill()
     output = run.communicate()[0]
@@ -67,15 +79,21 @@ def test_a_killed_run_leaves_whole_shards_and_goes_on(tmp_path, reference):
     assert left and left.items() <= reference.items(), output
     simulate("w", 750, cache=cache, processes=1, **FAST)
     assert files(cache) == reference
-    for part in [*cache.rglob(".*")]: os.utime(part, (0, 0))  # what was being written when it was killed: left alone while it may be another's, swept when old
+    for part in [*cache.rglob(".*")]:
+        os.utime(
+            part, (0, 0)
+        )  # what was being written when it was killed: left alone while it may be another's, swept when old
     simulate("w", 750, cache=cache, processes=1, **FAST)
     assert not list(cache.rglob(".*")) and files(cache) == reference, "temporary files are left"
 
 
 def test_an_interrupted_run_ends_at_once_and_cleanly(tmp_path, reference):
     cache = tmp_path / "cache"
-    run = script(f"import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\nfrom jet_anomaly.data.simulate import simulate\nsimulate('w', 5000, cache={str(cache)!r}, processes=2, **{FAST})\n",
-                 folder=tmp_path, start_new_session=True)
+    run = script(
+        f"import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\nfrom jet_anomaly.data.simulate import simulate\nsimulate('w', 5000, cache={str(cache)!r}, processes=2, **{FAST})\n",
+        folder=tmp_path,
+        start_new_session=True,
+    )
     wait_until(lambda: files(cache) or run.poll() is not None)
     os.killpg(run.pid, signal.SIGINT)  # as a terminal does
     output = run.communicate(timeout=60)[0]
@@ -87,9 +105,12 @@ def test_a_dead_worker_is_reported_and_finished_shards_are_kept(tmp_path, refere
     def kill():
         wait_until(lambda: files(tmp_path) and multiprocessing.active_children())
         os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
+
     killer = threading.Thread(target=kill)
     killer.start()
-    with pytest.raises(RuntimeError, match="A worker died while simulating w.*the same call goes on"):
+    with pytest.raises(
+        RuntimeError, match="A worker died while simulating w.*the same call goes on"
+    ):
         simulate("w", 5000, cache=tmp_path, processes=2, **FAST)
     killer.join()
     whole = {k: v for k, v in files(tmp_path).items() if k in reference}
@@ -105,15 +126,22 @@ def tiny(monkeypatch):
 def test_a_full_disk_is_an_error_and_leaves_nothing(tmp_path):
     pytest.importorskip("resource")
     cache = tmp_path / "cache"
-    run = script(f"""
+    run = script(
+        f"""
 import resource, signal
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))  # as if there were no more room
 from jet_anomaly.data.simulate import simulate
 simulate('w', 250, cache={str(cache)!r}, **{FAST})
-""", folder=tmp_path)
+""",
+        folder=tmp_path,
+    )
     output = run.communicate(timeout=120)[0]
-    assert run.returncode == 1 and "free space, or choose another folder with cache= or JET_ANOMALY_CACHE; finished shards are kept" in output
+    assert (
+        run.returncode == 1
+        and "free space, or choose another folder with cache= or JET_ANOMALY_CACHE; finished shards are kept"
+        in output
+    )
     assert not [p for p in cache.rglob("*") if p.is_file()]
 
 
@@ -123,7 +151,8 @@ def test_damaged_shards_and_old_leftovers_are_replaced(tmp_path, tiny):
     [shard] = tmp_path.rglob("*.h5")
     shard.write_bytes(shard.read_bytes()[:5000])
     old, new = (shard.with_name(f".shard-0000{i}.h5.x.part") for i in (1, 2))
-    for part in old, new: part.write_bytes(b"half")
+    for part in old, new:
+        part.write_bytes(b"half")
     os.utime(old, (0, 0))
     simulate("w", 20, cache=tmp_path, **FAST)
     assert files(tmp_path) == whole
@@ -132,14 +161,18 @@ def test_damaged_shards_and_old_leftovers_are_replaced(tmp_path, tiny):
 
 def test_any_executor_does(tmp_path, tiny):
     simulate("w", 40, cache=tmp_path / "serial", processes=1, **FAST)
-    with ThreadPoolExecutor(1) as pool: simulate("w", 40, cache=tmp_path / "pool", processes=pool, **FAST)
+    with ThreadPoolExecutor(1) as pool:
+        simulate("w", 40, cache=tmp_path / "pool", processes=pool, **FAST)
     assert files(tmp_path / "pool") == files(tmp_path / "serial")
 
 
 @pytest.mark.parametrize("package", ["pythia8mc", "fastjet"])
 def test_a_missing_package_says_where_wheels_are(package, monkeypatch):
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(ImportError, match=rf"{package}, which is not installed: pip install jet_anomaly\[simulate\].*Linux \(x86_64\) and macOS \(arm64\)"):
+    with pytest.raises(
+        ImportError,
+        match=rf"{package}, which is not installed: pip install jet_anomaly\[simulate\].*Linux \(x86_64\) and macOS \(arm64\)",
+    ):
         simulate("w", 250, cache=False, **FAST)
 
 
@@ -152,15 +185,30 @@ def test_every_process_gives_what_it_promises(process, tiny):
     assert len(jets) == 20 and jets.p4.shape[1] == 60
     assert ((o["pt"] > low) & (o["pt"] < high))[leading].all() and (np.abs(o["eta"]) < 2).all()
     assert (jets.labels == (0 if process.endswith("qcd") else 1)).all()
-    assert set(np.unique(jets.features["pdgid"][jets.mask])) <= {-211, -13, -11, 11, 13, 22, 130, 211}
+    assert set(np.unique(jets.features["pdgid"][jets.mask])) <= {
+        -211,
+        -13,
+        -11,
+        11,
+        13,
+        22,
+        130,
+        211,
+    }
     assert (o["n_constituents"] >= jets.mask.sum(1)).all()
     np.testing.assert_array_equal(jets.p4, again.p4)
-    for name, values in o.items(): np.testing.assert_array_equal(values, again.observables[name])
+    for name, values in o.items():
+        np.testing.assert_array_equal(values, again.observables[name])
 
 
 def test_masses_and_windows_move_the_jets(monkeypatch):
     monkeypatch.setattr(module, "SMALL", 60)
-    heavy, light = (np.median(make_shard(make_sample("w", mass=m, preset="fast"), 0).observables["softdrop_mass"]) for m in (150, 60))
+    heavy, light = (
+        np.median(
+            make_shard(make_sample("w", mass=m, preset="fast"), 0).observables["softdrop_mass"]
+        )
+        for m in (150, 60)
+    )
     assert abs(heavy - 150) < 30 and abs(light - 60) < 15
-    high = make_shard(make_sample("qcd", pt=(800, 1000), preset="fast", radius=.8), 0)
+    high = make_shard(make_sample("qcd", pt=(800, 1000), preset="fast", radius=0.8), 0)
     assert 800 < high.observables["pt"].min() and high.observables["pt"].max() < 1000

@@ -1,4 +1,5 @@
 """Notebooks, modules, README and tables of contents say the same: making them again changes nothing."""
+
 import re
 
 import pytest
@@ -21,8 +22,13 @@ def changes(checkout):
 
 @pytest.mark.xdist_group("sync")
 def test_modules_are_what_the_chapters_export(checkout):
-    for module in MODULES: (checkout / name(module)).unlink()  # a module without a chapter would stay
-    python("-c", "from nbdev.export import nb_export; from nbdev.doclinks import nbdev_export; nbdev_export()", cwd=checkout)
+    for module in MODULES:
+        (checkout / name(module)).unlink()  # a module without a chapter would stay
+    python(
+        "-c",
+        "from nbdev.export import nb_export; from nbdev.doclinks import nbdev_export; nbdev_export()",
+        cwd=checkout,
+    )
     assert not changes(checkout), "Run nbdev_export; a module marked D has no chapter."
 
 
@@ -47,13 +53,23 @@ def test_table_of_contents_is_generated(checkout):
 def quarto():
     "(part, chapter) in the order of _quarto.yml."
     for c in BOOK["chapters"]:
-        yield from [(c["part"], chapter) for chapter in c["chapters"]] if isinstance(c, dict) else [(None, c)]
+        yield from (
+            [(c["part"], chapter) for chapter in c["chapters"]]
+            if isinstance(c, dict)
+            else [(None, c)]
+        )
 
 
 def test_both_tables_of_contents_hold_the_same_chapters():
     toc = yaml.safe_load((NBS / "_toc.yml").read_text(encoding="utf-8"))
-    pages = [(None, toc["root"])] + [(p["caption"], c["file"]) for p in toc["parts"] for c in p["chapters"]]
-    chapters = [(None if p == "Start here" else p, f"{f}.ipynb") for p, f in pages if (NBS / f"{f}.ipynb").exists()]
+    pages = [(None, toc["root"])] + [
+        (p["caption"], c["file"]) for p in toc["parts"] for c in p["chapters"]
+    ]
+    chapters = [
+        (None if p == "Start here" else p, f"{f}.ipynb")
+        for p, f in pages
+        if (NBS / f"{f}.ipynb").exists()
+    ]
     assert chapters == list(quarto())
 
 
@@ -66,10 +82,17 @@ def test_readme_holds_the_two_commands():
     for title in ("Run it", "Test it"):
         section = re.search(rf"^## {title}\n(.*?)(?=^## )", readme, re.M | re.S)[1]
         blocks = re.findall(r"^```bash\n(.*?)\n```$", section, re.M | re.S)
-        assert len(blocks) == 1 and "\n" not in blocks[0], f"{title}: one block of one line, not {blocks}"
+        assert len(blocks) == 1 and "\n" not in blocks[0], (
+            f"{title}: one block of one line, not {blocks}"
+        )
 
 
 def test_links_of_the_readme_lead_somewhere():
-    for link in re.findall(r"\]\(([^)#]+)\)|(?:src|href)=\"([^\"#]+)\"", (ROOT / "README.md").read_text(encoding="utf-8")):
+    for link in re.findall(
+        r"\]\(([^)#]+)\)|(?:src|href)=\"([^\"#]+)\"",
+        (ROOT / "README.md").read_text(encoding="utf-8"),
+    ):
         target = "".join(link)
-        assert target.startswith("https://") or (ROOT / target).exists(), f"README.md links to {target}"
+        assert target.startswith("https://") or (ROOT / target).exists(), (
+            f"README.md links to {target}"
+        )

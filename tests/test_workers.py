@@ -1,4 +1,5 @@
 "What the chapter on processes cannot show: killed and interrupted parents, scripts without a guard, cards dealt out."
+
 import os
 import signal
 import subprocess
@@ -32,7 +33,14 @@ def parent(tmp_path):
     "A script without a main guard that has started two workers, and their process ids."
     (tmp_path / "script.py").write_text(SCRIPT)
     env = os.environ | {"PYTHONPATH": str(ROOT)}
-    run = subprocess.Popen([sys.executable, tmp_path / "script.py"], env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
+    run = subprocess.Popen(
+        [sys.executable, tmp_path / "script.py"],
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
     assert run.stdout.readline().split() == ["script"]
     yield run, [int(pid) for pid in run.stdout.readline().split()]
     run.kill()
@@ -40,8 +48,10 @@ def parent(tmp_path):
 
 
 def running(pid):
-    try: os.kill(pid, 0)
-    except ProcessLookupError: return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
     state = f"/proc/{pid}/stat"
     return not os.path.exists(state) or open(state).read().rsplit(")", 1)[1].split()[0] != "Z"
 
@@ -50,7 +60,7 @@ def all_end(pids):
     until = time.monotonic() + 60
     while any(map(running, pids)):
         assert time.monotonic() < until, "workers are left"
-        time.sleep(.05)
+        time.sleep(0.05)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals are POSIX")
@@ -66,12 +76,18 @@ def test_an_interrupt_is_one_traceback_and_the_script_ran_once(parent):
     run, pids = parent
     os.killpg(run.pid, signal.SIGINT)  # as a terminal does
     output = run.communicate(timeout=60)[0]
-    assert run.returncode and output.count("Traceback") == 1 and "KeyboardInterrupt" in output and "script" not in output.splitlines()
+    assert (
+        run.returncode
+        and output.count("Traceback") == 1
+        and "KeyboardInterrupt" in output
+        and "script" not in output.splitlines()
+    )
     all_end(pids)
 
 
 def test_cards_are_dealt_out_in_turn():
     with Workers(3, devices=["4", "7"]) as pool:
         found = lambda: sorted(dict(pool.map(eval, [WHO] * 6)).values())
-        while len(cards := found()) < 3: pass
+        while len(cards := found()) < 3:
+            pass
         assert cards == ["4", "4", "7"]

@@ -21,7 +21,7 @@ from safetensors.numpy import save_file
 # %% ../../nbs/core/files.ipynb #c038
 @contextmanager
 def atomic_path(
-    path, # final name
+    path,  # final name
 ):
     "A temporary name in the same folder; renamed to `path` when the block ends well, removed when it does not."
     path = Path(path)
@@ -35,34 +35,47 @@ def atomic_path(
     finally:
         Path(temporary).unlink(missing_ok=True)
 
+
 def _umask():
-    mask = os.umask(0); os.umask(mask)
+    mask = os.umask(0)
+    os.umask(mask)
     return mask
 
 # %% ../../nbs/core/files.ipynb #c040
 class _Disk(io.FileIO):
     "A file that keeps its first write error, and pretends that later writes succeed."
+
     error = None
 
     def _try(self, action, *args):
         if self.error is None:
-            try: return action(*args)
-            except OSError as e: self.error = e
+            try:
+                return action(*args)
+            except OSError as e:
+                self.error = e
 
     def write(self, data):
         left = memoryview(data).cast("B")
-        while len(left) and self.error is None: left = left[self._try(super().write, left) or 0:]
+        while len(left) and self.error is None:
+            left = left[self._try(super().write, left) or 0 :]
         return len(data)
 
-    def truncate(self, size=None): return self._try(super().truncate, size) or size
-    def flush(self): self._try(super().flush)
+    def truncate(self, size=None):
+        return self._try(super().truncate, size) or size
+
+    def flush(self):
+        self._try(super().flush)
 
     def check(self):
-        if self.error is not None: raise OSError(self.error.errno, f"{self.error.strerror}, while writing", str(self.name)) from self.error
+        if self.error is not None:
+            raise OSError(
+                self.error.errno, f"{self.error.strerror}, while writing", str(self.name)
+            ) from self.error
 
+# %% ../../nbs/core/files.ipynb #c040s1
 @contextmanager
 def atomic_hdf5(
-    path, # final name
+    path,  # final name
 ):
     "A new HDF5 file, which appears under its name, whole, when the block ends well. Raises `OSError` when the disk is full."
     with atomic_path(path) as temporary, _Disk(temporary, "r+") as disk:
@@ -73,23 +86,34 @@ def atomic_hdf5(
 
 # %% ../../nbs/core/files.ipynb #c062
 def save_arrays(
-    path,     # file to write
-    arrays,   # name → array
-    format,   # what the file is
-    **config, # numbers and names, must fit in JSON
+    path,  # file to write
+    arrays,  # name → array
+    format,  # what the file is
+    **config,  # numbers and names, must fit in JSON
 ):
     "Arrays and their JSON header in one safetensors file, atomically."
     with atomic_path(path) as temporary:
-        save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, temporary, {"format": format, "config": json.dumps(config)})
+        save_file(
+            {k: np.ascontiguousarray(v) for k, v in arrays.items()},
+            temporary,
+            {"format": format, "config": json.dumps(config)},
+        )
+
 
 def load_arrays(
-    path,    # file written by `save_arrays`
+    path,  # file written by `save_arrays`
     format,  # what it must be
 ) -> tuple:  # arrays, config
     "The arrays and the header. Raises `FileNotFoundError`, or `ValueError` for another or a damaged file."
-    if not Path(path).is_file(): raise FileNotFoundError(f"{path}: no such file.")
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path}: no such file.")
     try:
-        with safe_open(path, "np") as f: header, arrays = f.metadata() or {}, {k: f.get_tensor(k) for k in f.keys()}
-    except Exception as e: raise ValueError(f"{path} is not a readable safetensors file: {e}") from e
-    if header.get("format") != format: raise ValueError(f"{path} holds {header.get('format', 'something else')!r}; expected {format!r}.")
+        with safe_open(path, "np") as f:
+            header, arrays = f.metadata() or {}, {k: f.get_tensor(k) for k in f.keys()}
+    except Exception as e:
+        raise ValueError(f"{path} is not a readable safetensors file: {e}") from e
+    if header.get("format") != format:
+        raise ValueError(
+            f"{path} holds {header.get('format', 'something else')!r}; expected {format!r}."
+        )
     return arrays, json.loads(header["config"])

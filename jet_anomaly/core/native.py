@@ -17,79 +17,124 @@ import subprocess
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 from .files import atomic_path
 
 # %% ../../nbs/core/native.ipynb #c010
 log = logging.getLogger(__name__)
-OPTIONS = ("-O3", "-march=native", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC")
+OPTIONS = (
+    "-O3",
+    "-march=native",
+    "-ffp-contract=fast",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-shared",
+    "-fPIC",
+)
 
 _found = lru_cache(maxsize=None)(shutil.which)
 
-@lru_cache(maxsize=None)
-def _warn(message): log.warning("No native kernel (%s); going on without.", message)
+
+@cache
+def _warn(message):
+    log.warning("No native kernel (%s); going on without.", message)
+
 
 def compiler() -> str | None:
     "The C compiler: the variable CC, or what the system has; none where `JET_ANOMALY_NATIVE` is 0."
-    if os.environ.get("JET_ANOMALY_NATIVE") == "0": return None
+    if os.environ.get("JET_ANOMALY_NATIVE") == "0":
+        return None
     wanted = [os.environ["CC"]] if os.environ.get("CC") else ["cc", "gcc", "clang"]
     found = next((c for c in wanted if _found(shlex.split(c)[0])), None)
-    if found is None: _warn(f"none of {wanted} is a C compiler on this machine; JET_ANOMALY_NATIVE=0 silences this")
+    if found is None:
+        _warn(
+            f"none of {wanted} is a C compiler on this machine; JET_ANOMALY_NATIVE=0 silences this"
+        )
     return found
 
-@lru_cache(maxsize=None)
+# %% ../../nbs/core/native.ipynb #c010s1
+@cache
 def _processor():
     "What the compiler may make use of."
-    try: lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError: return platform.platform() + platform.processor()
-    return platform.machine() + "".join(sorted({l for l in lines if l.startswith(("model name", "flags", "Features"))}))
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.platform() + platform.processor()
+    return platform.machine() + "".join(
+        sorted({l for l in lines if l.startswith(("model name", "flags", "Features"))})
+    )
 
 # %% ../../nbs/core/native.ipynb #c011
 def compile_c(
-    source,     # C text
-    defines=(), # (name, value) pairs: -Dname=value
+    source,  # C text
+    defines=(),  # (name, value) pairs: -Dname=value
 ) -> ctypes.CDLL | None:
     "A library from C text, made for this processor and kept in the user's cache; none, and a warning, where it cannot be made."
-    return None if (cc := compiler()) is None else _library(cc, source, tuple(defines), os.environ.get("JET_ANOMALY_CACHE"))
+    return (
+        None
+        if (cc := compiler()) is None
+        else _library(cc, source, tuple(defines), os.environ.get("JET_ANOMALY_CACHE"))
+    )
 
-@lru_cache(maxsize=None)
+
+@cache
 def _library(cc, source, defines, cache):
     import pooch
+
     command = [*shlex.split(cc), *OPTIONS, *(f"-D{k}={v}" for k, v in defines)]
-    key = hashlib.sha256("\n".join([source, *command, _found(command[0]), _processor()]).encode()).hexdigest()[:20]
+    key = hashlib.sha256(
+        "\n".join([source, *command, _found(command[0]), _processor()]).encode()
+    ).hexdigest()[:20]
     library = Path(cache or pooch.os_cache("jet_anomaly")) / "native" / f"{key}.so"
     try:
-        if not library.is_file(): _build(command, source, library)
+        if not library.is_file():
+            _build(command, source, library)
         return ctypes.CDLL(str(library))
     except (OSError, subprocess.SubprocessError) as e:
         _warn((getattr(e, "stderr", None) or str(e)).strip()[:500])
 
+# %% ../../nbs/core/native.ipynb #c011s1
 def _build(command, source, library):
     with tempfile.TemporaryDirectory() as folder, atomic_path(library) as made:
         (Path(folder) / "kernel.c").write_text(source)
-        subprocess.run([*command, "kernel.c", "-o", str(made.resolve()), "-lm"], cwd=folder, check=True, capture_output=True, text=True, timeout=300)
+        subprocess.run(
+            [*command, "kernel.c", "-o", str(made.resolve()), "-lm"],
+            cwd=folder,
+            check=True,
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
 
 # %% ../../nbs/core/native.ipynb #c015
 @lru_cache(maxsize=1)
-def _pool(): return ThreadPoolExecutor(os.cpu_count() or 1, "native")
+def _pool():
+    return ThreadPoolExecutor(os.cpu_count() or 1, "native")
 
-if hasattr(os, "register_at_fork"): os.register_at_fork(after_in_child=_pool.cache_clear)  # a forked process has none of these threads
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        after_in_child=_pool.cache_clear
+    )  # a forked process has none of these threads
+
 
 def in_threads(
-    call,    # function of the first piece and the one after the last
-    n,       # pieces of work
-    threads, # at most this many
-    grain=1, # pieces that are worth a thread
+    call,  # function of the first piece and the one after the last
+    n,  # pieces of work
+    threads,  # at most this many
+    grain=1,  # pieces that are worth a thread
 ):
     "Share a range of work among threads."
     k = max(min(threads, n // grain), 1)
-    if k == 1: return call(0, n)
+    if k == 1:
+        return call(0, n)
     edges = [i * n // k for i in range(k + 1)]
     others = [_pool().submit(call, *part) for part in zip(edges[1:-1], edges[2:])]
     call(*edges[:2])  # this thread does not wait for others to wake
-    for other in others: other.result()
+    for other in others:
+        other.result()
 
 # %% ../../nbs/core/native.ipynb #c021
 @contextmanager
@@ -97,14 +142,18 @@ def environment(**variables):
     "Other environment variables for a while."
     before = {k: os.environ.get(k) for k in variables}
     os.environ.update(variables)
-    try: yield
+    try:
+        yield
     finally:
         for k, v in before.items():
-            if v is None: os.environ.pop(k)
-            else: os.environ[k] = v
+            if v is None:
+                os.environ.pop(k)
+            else:
+                os.environ[k] = v
+
 
 def kernels(
-    on, # or off
+    on,  # or off
 ):
     "Native kernels for a while, or none: for checks, and to measure what they are worth."
     return environment(JET_ANOMALY_NATIVE=str(int(on)))

@@ -22,16 +22,21 @@ from tqdm import tqdm
 # %% ../../nbs/core/workers.ipynb #c006
 THREADS = "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"
 
+
 def _follow_parent():
     multiprocessing.parent_process().join()
     os._exit(1)
+
 
 def _begin(threads, cards):
     "In a new process, before anything else."
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ.update(dict.fromkeys(THREADS, str(threads)))
-    if cards is not None: os.environ["CUDA_VISIBLE_DEVICES"] = cards.get()
-    tqdm.set_lock(threading.RLock())  # its own is a semaphore, which a worker that is ended would leave behind
+    if cards is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = cards.get()
+    tqdm.set_lock(
+        threading.RLock()
+    )  # its own is a semaphore, which a worker that is ended would leave behind
     threading.Thread(target=_follow_parent, daemon=True).start()
 
 # %% ../../nbs/core/workers.ipynb #c008
@@ -39,11 +44,14 @@ def cores() -> int:
     "Processor cores this process may use."
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
-def cuda_devices() -> list: # of str
+
+def cuda_devices() -> list:  # of str
     "Graphics cards this process may use, named as in CUDA_VISIBLE_DEVICES."
     said = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if said is not None: return list(takewhile(lambda x: x and x[0] != "-", (x.strip() for x in said.split(","))))
+    if said is not None:
+        return list(takewhile(lambda x: x and x[0] != "-", (x.strip() for x in said.split(","))))
     import torch
+
     return [str(i) for i in range(torch.cuda.device_count())]
 
 # %% ../../nbs/core/workers.ipynb #c011
@@ -52,32 +60,45 @@ def _no_main():
     "New processes do not import the user's script."
     main = sys.modules["__main__"]
     sys.modules["__main__"] = types.ModuleType("__main__")
-    try: yield
-    finally: sys.modules["__main__"] = main
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
+# %% ../../nbs/core/workers.ipynb #c011s1
 class Workers(ProcessPoolExecutor):
     "Processes that import no script, use so many threads, see one graphics card each, and end with their parent. Raises `ValueError`."
-    def __init__(self,
-        n,          # processes
+
+    def __init__(
+        self,
+        n,  # processes
         threads=1,  # of each one's linear algebra
-        devices=(), # graphics cards dealt out in turn, as `cuda_devices` names them; by default each process sees all
+        devices=(),  # graphics cards dealt out in turn, as `cuda_devices` names them; by default each process sees all
     ):
         for name, value in dict(n=n, threads=threads).items():
-            if not isinstance(value, int) or value < 1: raise ValueError(f"{name}={value!r}: expected a whole number, at least 1.")
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name}={value!r}: expected a whole number, at least 1.")
         context, cards = multiprocessing.get_context("spawn"), None
         if devices:
             cards = context.SimpleQueue()
-            for i in range(n): cards.put(str(devices[i % len(devices)]))
-        here = importlib.import_module("jet_anomaly.core.workers")  # what a notebook defines, other processes cannot see
+            for i in range(n):
+                cards.put(str(devices[i % len(devices)]))
+        here = importlib.import_module(
+            "jet_anomaly.core.workers"
+        )  # what a notebook defines, other processes cannot see
         super().__init__(n, context, here._begin, (threads, cards))
 
-    def submit(self, function, /, *args, **kwargs): # as of any executor
+    def submit(self, function, /, *args, **kwargs):  # as of any executor
         "Have a worker call a function, which it must be able to import. Raises `ValueError` for one of a script or notebook."
         if getattr(function, "__module__", None) == "__main__":
-            raise ValueError(f"{function.__qualname__} is defined in a script or notebook, which workers do not import: move it to a module.")
-        with _no_main(): return super().submit(function, *args, **kwargs)
+            raise ValueError(
+                f"{function.__qualname__} is defined in a script or notebook, which workers do not import: move it to a module."
+            )
+        with _no_main():
+            return super().submit(function, *args, **kwargs)
 
     def __exit__(self, kind, error, trace):
         if kind is not None:
-            for worker in list((self._processes or {}).values()): worker.terminate()
+            for worker in list((self._processes or {}).values()):
+                worker.terminate()
         self.shutdown(wait=True, cancel_futures=True)

@@ -15,107 +15,191 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from ..jet.jets import kinematic_observables
 from .pfnano import measured_mm
-from .source import assemble, dataset, existing_file, foreign, four_vectors, hdf5_blocks, hdf5_rows, open_hdf5, pad, to_gev, toy_jets
+from jet_anomaly.data.source import (
+    assemble,
+    dataset,
+    existing_file,
+    foreign,
+    four_vectors,
+    hdf5_blocks,
+    hdf5_rows,
+    open_hdf5,
+    pad,
+    to_gev,
+    toy_jets,
+)
+from ..jet.jets import kinematic_observables
 
 # %% ../../nbs/data/arrays.ipynb #c007
-ORDERS = {"E,px,py,pz": (0, 1, 2, 3), "px,py,pz,E": (3, 0, 1, 2), "pt,eta,phi,mass": None, "pt,eta,phi": None}
+ORDERS = {
+    "E,px,py,pz": (0, 1, 2, 3),
+    "px,py,pz,E": (3, 0, 1, 2),
+    "pt,eta,phi,mass": None,
+    "pt,eta,phi": None,
+}
+
 
 def as_p4(
-    values,    # (…, 3 or 4)
-    order="E,px,py,pz", # or "px,py,pz,E", "pt,eta,phi,mass", "pt,eta,phi"
+    values,  # (…, 3 or 4)
+    order="E,px,py,pz",  # or "px,py,pz,E", "pt,eta,phi,mass", "pt,eta,phi"
 ):  # (…, 4): E, px, py, pz
     "Four numbers in another order. Raises `ValueError` for an unknown one."
-    if order not in ORDERS: raise ValueError(f"Order {order!r} of the four numbers; known: {list(ORDERS)}.")
-    if values.shape[-1] != len(order.split(",")): raise ValueError(f"Constituents have {values.shape[-1]} numbers each; the order {order!r} needs {len(order.split(','))}.")
-    return values[..., ORDERS[order]] if ORDERS[order] else four_vectors(*np.moveaxis(values, -1, 0))
+    if order not in ORDERS:
+        raise ValueError(f"Order {order!r} of the four numbers; known: {list(ORDERS)}.")
+    if values.shape[-1] != len(order.split(",")):
+        raise ValueError(
+            f"Constituents have {values.shape[-1]} numbers each; the order {order!r} needs {len(order.split(','))}."
+        )
+    return (
+        values[..., ORDERS[order]] if ORDERS[order] else four_vectors(*np.moveaxis(values, -1, 0))
+    )
 
 # %% ../../nbs/data/arrays.ipynb #c010
 def jetnet_blocks(
-    path,          # HDF5 file with `particle_features` and `jet_features`
-    flow,          # `CutFlow`, filled while reading
-    size=10_000,   # jets per block
+    path,  # HDF5 file with `particle_features` and `jet_features`
+    flow,  # `CutFlow`, filled while reading
+    size=10_000,  # jets per block
 ):
     "Stream `Jets`; `pt`, `eta`, `mass` are the file's, of all particles. Raises as `dataset`, `ValueError` for another shape."
     with open_hdf5(path) as file:
-        data = {"particles": dataset(file, "particle_features"), "jet": dataset(file, "jet_features")}
-        if data["particles"].ndim != 3 or data["particles"].shape[2] != 4 or data["jet"].ndim != 2 or data["jet"].shape[1] < 3:
-            raise ValueError(f"{path}: particle_features has shape {data['particles'].shape} and jet_features {data['jet'].shape}; JetNet's are (jets, particles, 4) and (jets, 4).")
+        data = {
+            "particles": dataset(file, "particle_features"),
+            "jet": dataset(file, "jet_features"),
+        }
+        if (
+            data["particles"].ndim != 3
+            or data["particles"].shape[2] != 4
+            or data["jet"].ndim != 2
+            or data["jet"].shape[1] < 3
+        ):
+            raise ValueError(
+                f"{path}: particle_features has shape {data['particles'].shape} and jet_features {data['jet'].shape}; JetNet's are (jets, particles, 4) and (jets, 4)."
+            )
         for _, block in hdf5_blocks(data, size, flow):
             eta, phi, pt, real = np.moveaxis(block["particles"].astype(np.float64), -1, 0)
-            jet = {k: block["jet"][:, i].astype(np.float32) for i, k in enumerate(("pt", "eta", "mass"))} | {"phi": np.zeros(len(pt), np.float32)}
+            jet = {
+                k: block["jet"][:, i].astype(np.float32)
+                for i, k in enumerate(("pt", "eta", "mass"))
+            } | {"phi": np.zeros(len(pt), np.float32)}
             p4 = four_vectors(pt * jet["pt"][:, None], eta + jet["eta"][:, None], phi)
-            if block["jet"].shape[1] > 3: jet["n_constituents"] = np.nan_to_num(block["jet"][:, 3]).astype(np.int32)
-            yield assemble(p4, real > 0, flow, None, jet, None, {"format": "jetnet", "source": Path(path).name})
+            if block["jet"].shape[1] > 3:
+                jet["n_constituents"] = np.nan_to_num(block["jet"][:, 3]).astype(np.int32)
+            yield assemble(
+                p4, real > 0, flow, None, jet, None, {"format": "jetnet", "source": Path(path).name}
+            )
 
-def toy_jetnet(
-    path,
-    jets=100,
-    width=30,
-    seed=0,
-):
+# %% ../../nbs/data/arrays.ipynb #c010s1
+def toy_jetnet(path, jets=100, width=30, seed=0):
     "Write a small file in the layout of JetNet."
     p4, mask = toy_jets(jets, width=width, seed=seed)
     kin, pt = kinematic_observables(p4, mask), np.hypot(p4[..., 1], p4[..., 2])
-    eta = np.arcsinh(np.divide(p4[..., 3], pt, out=np.zeros_like(pt), where=mask)) - kin["eta"][:, None]
+    eta = (
+        np.arcsinh(np.divide(p4[..., 3], pt, out=np.zeros_like(pt), where=mask))
+        - kin["eta"][:, None]
+    )
     phi = (np.arctan2(p4[..., 2], p4[..., 1]) - kin["phi"][:, None] + np.pi) % (2 * np.pi) - np.pi
     with h5py.File(path, "w") as f:
-        f["particle_features"] = np.where(mask[..., None], np.stack([eta, phi, pt / kin["pt"][:, None], mask], -1), 0).astype(np.float32)
-        f["jet_features"] = np.stack([kin["pt"], kin["eta"], kin["mass"], mask.sum(1)], 1).astype(np.float32)
+        f["particle_features"] = np.where(
+            mask[..., None], np.stack([eta, phi, pt / kin["pt"][:, None], mask], -1), 0
+        ).astype(np.float32)
+        f["jet_features"] = np.stack([kin["pt"], kin["eta"], kin["mass"], mask.sum(1)], 1).astype(
+            np.float32
+        )
     return Path(path)
 
 # %% ../../nbs/data/arrays.ipynb #c013
 ASPEN = ("px", "py", "pz", "E", "d0", "d0_err", "dz", "dz_err", "charge", "pdgid", "puppi_weight")
 
+
 def event_blocks(
     ids,  # (rows, …) what identifies an event; rows of an event are consecutive
-    size, # rows per block, at least
+    size,  # rows per block, at least
 ):  # list of (first, one past the last), and the running number of each row's event
     "Blocks of rows that end where an event ends."
     change = (ids[1:] != ids[:-1]).reshape(len(ids) - 1, -1).any(1)
-    number, ends = np.concatenate([[0], np.cumsum(change)]), np.concatenate([np.flatnonzero(change) + 1, [len(ids)]])
+    number, ends = (
+        np.concatenate([[0], np.cumsum(change)]),
+        np.concatenate([np.flatnonzero(change) + 1, [len(ids)]]),
+    )
     blocks, start = [], 0
     while start < len(ids):
         stop = int(ends[min(np.searchsorted(ends, start + size), len(ends) - 1)])
-        blocks.append((start, stop)); start = stop
+        blocks.append((start, stop))
+        start = stop
     return blocks, number
 
 # %% ../../nbs/data/arrays.ipynb #c015
 def aspen_blocks(
-    path,          # HDF5 file with `PFCands`, `jet_kinematics`
-    flow,          # `CutFlow`, filled while reading
-    size=5000,     # jets per block
-    puppi=False,   # weight the candidates with their PUPPI weights
+    path,  # HDF5 file with `PFCands`, `jet_kinematics`
+    flow,  # `CutFlow`, filled while reading
+    size=5000,  # jets per block
+    puppi=False,  # weight the candidates with their PUPPI weights
 ):
     "Stream `Jets` of Aspen Open Jets, with `event` where the file has `event_info`. Raises as `dataset`, `ValueError` for another shape."
     with open_hdf5(path) as file:
         data = {k: dataset(file, k) for k in ("PFCands", "jet_kinematics")}
         data |= {k: dataset(file, k) for k in ("event_info", "jet_tagging") if k in file}
-        shape, n = {k: d.shape for k, d in data.items()}, data["PFCands"].shape[0] if data["PFCands"].shape else 0
-        if not n: raise ValueError(f"{path} holds no jets.")
-        if len({s[:1] for s in shape.values()}) > 1 or len(shape["PFCands"]) != 3 or shape["PFCands"][2] != len(ASPEN) or shape["jet_kinematics"][1:] != (4,):
-            raise ValueError(f"{path}: shapes {shape}; expected PFCands (jets, candidates, 11) and jet_kinematics (jets, 4), of equally many jets.")
+        shape, n = (
+            {k: d.shape for k, d in data.items()},
+            data["PFCands"].shape[0] if data["PFCands"].shape else 0,
+        )
+        if not n:
+            raise ValueError(f"{path} holds no jets.")
+        if (
+            len({s[:1] for s in shape.values()}) > 1
+            or len(shape["PFCands"]) != 3
+            or shape["PFCands"][2] != len(ASPEN)
+            or shape["jet_kinematics"][1:] != (4,)
+        ):
+            raise ValueError(
+                f"{path}: shapes {shape}; expected PFCands (jets, candidates, 11) and jet_kinematics (jets, 4), of equally many jets."
+            )
         ids = hdf5_rows(data["event_info"], 0, n) if "event_info" in data else np.arange(n)
         blocks, number = event_blocks(ids, size)
         flow.total += n
         for start, stop in blocks:
             block = {k: hdf5_rows(d, start, stop) for k, d in data.items()}
-            if "event_info" in data: flow.add("events", "read", len(np.unique(number[start:stop])))
+            if "event_info" in data:
+                flow.add("events", "read", len(np.unique(number[start:stop])))
             flow.add("jets", "read", stop - start)
-            with foreign(path): jets = _aspen_block(block, number[start:stop] if "event_info" in data else None, puppi, flow, path)
+            with foreign(path):
+                jets = _aspen_block(
+                    block, number[start:stop] if "event_info" in data else None, puppi, flow, path
+                )
             yield jets
 
+# %% ../../nbs/data/arrays.ipynb #c015s1
 def _aspen_block(block, number, puppi, flow, path):
     of = dict(zip(ASPEN, np.moveaxis(block["PFCands"], -1, 0)))
     p4 = np.stack([of[k] for k in ("E", "px", "py", "pz")], -1)
-    if puppi: p4 = p4 * of["puppi_weight"][..., None]
-    features = {"puppi_weight": of["puppi_weight"].astype(np.float32)} | {k: np.nan_to_num(of[k]).astype(np.int32) for k in ("pdgid", "charge")}
-    for k in ("d0", "dz"): features[k], features[f"{k}_err"] = measured_mm(of[k], of[f"{k}_err"])
-    observables = {k: block["jet_kinematics"][:, i].astype(np.float32) for i, k in enumerate(("pt", "eta", "phi", "softdrop_mass"))}
-    if number is not None: observables |= {"event": number} | {k: block["event_info"][:, i].astype(np.int64) for i, k in enumerate(("run", "lumi", "event_number"))}
-    if "jet_tagging" in block: observables |= {f"tau{i}": block["jet_tagging"][:, i].astype(np.float32) for i in (1, 2, 3)}
-    return assemble(p4, p4[..., 0] != 0, flow, features, observables, None, {"format": "aspen", "source": Path(path).name, "puppi": bool(puppi)})
+    if puppi:
+        p4 = p4 * of["puppi_weight"][..., None]
+    features = {"puppi_weight": of["puppi_weight"].astype(np.float32)} | {
+        k: np.nan_to_num(of[k]).astype(np.int32) for k in ("pdgid", "charge")
+    }
+    for k in ("d0", "dz"):
+        features[k], features[f"{k}_err"] = measured_mm(of[k], of[f"{k}_err"])
+    observables = {
+        k: block["jet_kinematics"][:, i].astype(np.float32)
+        for i, k in enumerate(("pt", "eta", "phi", "softdrop_mass"))
+    }
+    if number is not None:
+        observables |= {"event": number} | {
+            k: block["event_info"][:, i].astype(np.int64)
+            for i, k in enumerate(("run", "lumi", "event_number"))
+        }
+    if "jet_tagging" in block:
+        observables |= {f"tau{i}": block["jet_tagging"][:, i].astype(np.float32) for i in (1, 2, 3)}
+    return assemble(
+        p4,
+        p4[..., 0] != 0,
+        flow,
+        features,
+        observables,
+        None,
+        {"format": "aspen", "source": Path(path).name, "puppi": bool(puppi)},
+    )
 
 # %% ../../nbs/data/arrays.ipynb #c015s0
 def toy_aspen(
@@ -128,35 +212,55 @@ def toy_aspen(
     rng = np.random.default_rng(seed)
     p4, mask = toy_jets(jets, seed=seed)
     kin, cands = kinematic_observables(p4, mask), np.zeros((jets, width, 11))
-    charged = rng.random(mask.shape) < .6
-    columns = dict(zip(("E", "px", "py", "pz"), np.moveaxis(p4, -1, 0))) | dict(d0=np.where(charged, .01, -1), d0_err=np.where(charged, .005, -1), dz=np.where(charged, .02, -1), dz_err=np.where(charged, .01, -1),
-        charge=charged * 1, pdgid=np.where(charged, 211, 22), puppi_weight=np.ones(mask.shape))
-    cands[:, :p4.shape[1]] = np.stack([columns[k] for k in ASPEN], -1) * mask[..., None]
+    charged = rng.random(mask.shape) < 0.6
+    columns = dict(zip(("E", "px", "py", "pz"), np.moveaxis(p4, -1, 0))) | dict(
+        d0=np.where(charged, 0.01, -1),
+        d0_err=np.where(charged, 0.005, -1),
+        dz=np.where(charged, 0.02, -1),
+        dz_err=np.where(charged, 0.01, -1),
+        charge=charged * 1,
+        pdgid=np.where(charged, 211, 22),
+        puppi_weight=np.ones(mask.shape),
+    )
+    cands[:, : p4.shape[1]] = np.stack([columns[k] for k in ASPEN], -1) * mask[..., None]
     with h5py.File(path, "w") as f:
-        f["PFCands"], f["jet_kinematics"] = cands.astype(np.float32), np.stack([kin["pt"], kin["eta"], kin["phi"], kin["mass"] * .8], 1)
-        f["event_info"] = np.stack([np.full(jets, 280_000), np.full(jets, 17), 5000 + np.arange(jets) // 2], 1)
+        f["PFCands"], f["jet_kinematics"] = (
+            cands.astype(np.float32),
+            np.stack([kin["pt"], kin["eta"], kin["phi"], kin["mass"] * 0.8], 1),
+        )
+        f["event_info"] = np.stack(
+            [np.full(jets, 280_000), np.full(jets, 17), 5000 + np.arange(jets) // 2], 1
+        )
     return Path(path)
 
 # %% ../../nbs/data/arrays.ipynb #c018
 RAGGED, DENSE = ("objects/jets", "objs/jets"), ("table", "constituents", "jet1")
 PER_CONSTITUENT = 5
 
+
 def _flat_lists(lists, path):
     "An array of lists as one flat (constituents, 5) array, and how many belong to each."
     length = np.fromiter(map(len, lists), np.int64, len(lists))
-    if (length % PER_CONSTITUENT).any(): raise ValueError(f"{path}: {(length % PER_CONSTITUENT > 0).sum()} jets have a length that is no multiple of {PER_CONSTITUENT}.")
+    if (length % PER_CONSTITUENT).any():
+        raise ValueError(
+            f"{path}: {(length % PER_CONSTITUENT > 0).sum()} jets have a length that is no multiple of {PER_CONSTITUENT}."
+        )
     flat = np.concatenate(lists) if len(lists) else np.zeros(0)
     return flat.reshape(-1, PER_CONSTITUENT), length // PER_CONSTITUENT
 
-def _obs(values): return {f"obs{i}": values[:, i].astype(np.float32) for i in range(values.shape[1]) if i != 3} | ({"mass": values[:, 3].astype(np.float32)} if values.shape[1] > 3 else {})
+
+def _obs(values):
+    return {
+        f"obs{i}": values[:, i].astype(np.float32) for i in range(values.shape[1]) if i != 3
+    } | ({"mass": values[:, 3].astype(np.float32)} if values.shape[1] > 3 else {})
 
 # %% ../../nbs/data/arrays.ipynb #c018s1
 def vaejet_blocks(
-    path,          # HDF5 file
-    flow,          # `CutFlow`, filled while reading
-    size=10_000,   # rows per block
-    key=None,      # of the constituents; by default the first of the known names
-    jets_per_event=1, # of the ragged layout, leading first
+    path,  # HDF5 file
+    flow,  # `CutFlow`, filled while reading
+    size=10_000,  # rows per block
+    key=None,  # of the constituents; by default the first of the known names
+    jets_per_event=1,  # of the ragged layout, leading first
     unit="GeV",
     order="E,px,py,pz",  # of the dense layout
 ):
@@ -164,20 +268,48 @@ def vaejet_blocks(
     scale = to_gev(unit)
     with open_hdf5(path) as file:
         ragged = next((k for k in RAGGED if f"{k}/constituents" in file), None)
-        if ragged and key is None: yield from _ragged_blocks(file, ragged, path, flow, size, jets_per_event, scale); return
+        if ragged and key is None:
+            yield from _ragged_blocks(file, ragged, path, flow, size, jets_per_event, scale)
+            return
         key = key or next((k for k in DENSE if isinstance(file.get(k), h5py.Dataset)), DENSE[0])
-        data = {"p4": dataset(file, key)} | {k: dataset(file, k) for k in ("labels", "obs") if isinstance(file.get(k), h5py.Dataset)}
+        data = {"p4": dataset(file, key)} | {
+            k: dataset(file, k) for k in ("labels", "obs") if isinstance(file.get(k), h5py.Dataset)
+        }
         yield from _dense_blocks(data, path, flow, size, scale, order)
 
+# %% ../../nbs/data/arrays.ipynb #c018s1s1
 def _dense_blocks(data, path, flow, size, scale, order):
     shape, each = data["p4"].shape, len(order.split(","))
-    if not (len(shape) == 3 and shape[2] == each or len(shape) == 2 and shape[1] % each == 0 and shape[1]) or data["p4"].dtype.kind not in "fiu":
-        raise ValueError(f"{path}: constituents have shape {shape} and type {data['p4'].dtype}; expected numbers, (jets, constituents, {each}) or (jets, {each} · constituents).")
+    if (
+        not (
+            len(shape) == 3
+            and shape[2] == each
+            or len(shape) == 2
+            and shape[1] % each == 0
+            and shape[1]
+        )
+        or data["p4"].dtype.kind not in "fiu"
+    ):
+        raise ValueError(
+            f"{path}: constituents have shape {shape} and type {data['p4'].dtype}; expected numbers, (jets, constituents, {each}) or (jets, {each} · constituents)."
+        )
     for _, block in hdf5_blocks(data, size, flow):
         with foreign(path):
             p4 = as_p4(block["p4"].reshape(len(block["p4"]), -1, each), order) * scale
-            labels = np.nan_to_num(block["labels"]).reshape(len(p4)).astype(np.int64) if "labels" in block else None
-            jets = assemble(p4, p4[..., 0] != 0, flow, None, _obs(block["obs"]) if "obs" in block else None, labels, {"format": "vaejet", "source": Path(path).name})
+            labels = (
+                np.nan_to_num(block["labels"]).reshape(len(p4)).astype(np.int64)
+                if "labels" in block
+                else None
+            )
+            jets = assemble(
+                p4,
+                p4[..., 0] != 0,
+                flow,
+                None,
+                _obs(block["obs"]) if "obs" in block else None,
+                labels,
+                {"format": "vaejet", "source": Path(path).name},
+            )
         yield jets
 
 # %% ../../nbs/data/arrays.ipynb #c019
@@ -185,7 +317,9 @@ def _ragged_blocks(file, group, path, flow, size, jets_per_event, scale):
     lists = dataset(file, f"{group}/constituents")
     obs = dataset(file, f"{group}/obs") if f"{group}/obs" in file else None
     if lists.ndim != 2 or h5py.check_vlen_dtype(lists.dtype) is None or not lists.shape[0]:
-        raise ValueError(f"{path}: {group}/constituents has shape {lists.shape} and type {lists.dtype}; expected lists, (events, jets).")
+        raise ValueError(
+            f"{path}: {group}/constituents has shape {lists.shape} and type {lists.dtype}; expected lists, (events, jets)."
+        )
     k = min(jets_per_event, lists.shape[1])
     flow.total += lists.shape[0]
     for start in range(0, lists.shape[0], size):
@@ -194,15 +328,26 @@ def _ragged_blocks(file, group, path, flow, size, jets_per_event, scale):
             flat, counts = _flat_lists(lists[rows, :k].reshape(-1), path)
             n = len(counts) // k
             flow.add("events", "read", n)
-            observables = {"event": start + np.repeat(np.arange(n), k)} | (_obs(obs[rows, :k].reshape(n * k, -1)) if obs is not None else {})
+            observables = {"event": start + np.repeat(np.arange(n), k)} | (
+                _obs(obs[rows, :k].reshape(n * k, -1)) if obs is not None else {}
+            )
             p4 = pad(flat[:, :4].astype(np.float64) * scale, counts)
-            jets = assemble(p4, p4[..., 0] != 0, flow, None, observables, None, {"format": "vaejet", "source": Path(path).name})
+            jets = assemble(
+                p4,
+                p4[..., 0] != 0,
+                flow,
+                None,
+                observables,
+                None,
+                {"format": "vaejet", "source": Path(path).name},
+            )
         yield jets
 
+# %% ../../nbs/data/arrays.ipynb #c019s1
 def toy_vaejet(
     path,
-    jets=100,      # events of the ragged layout, with two jets each
-    key="table",   # name of the dense layout; None for the ragged
+    jets=100,  # events of the ragged layout, with two jets each
+    key="table",  # name of the dense layout; None for the ragged
     seed=0,
 ):
     "Write a small file in a layout of VAE-Jet and EBM-HEP."
@@ -211,39 +356,71 @@ def toy_vaejet(
     obs = np.stack([kin[k] for k in ("pt", "eta", "phi", "mass")], 1)
     with h5py.File(path, "w") as f:
         if key:
-            f[key], f["obs"] = np.where(mask[..., None], p4, 0).reshape(jets, -1).astype(np.float32), obs
-            if key == "jet1": f["labels"] = np.arange(jets) % 2
+            f[key], f["obs"] = (
+                np.where(mask[..., None], p4, 0).reshape(jets, -1).astype(np.float32),
+                obs,
+            )
+            if key == "jet1":
+                f["labels"] = np.arange(jets) % 2
             return Path(path)
         lists = np.empty(2 * jets, object)
-        lists[:] = np.split(np.concatenate([p4[mask], np.ones((mask.sum(), 1))], 1).astype(np.float32).ravel(), 5 * np.cumsum(mask.sum(1))[:-1])
-        f.create_dataset("objects/jets/constituents", data=lists.reshape(jets, 2), dtype=h5py.vlen_dtype(np.float32))
+        lists[:] = np.split(
+            np.concatenate([p4[mask], np.ones((mask.sum(), 1))], 1).astype(np.float32).ravel(),
+            5 * np.cumsum(mask.sum(1))[:-1],
+        )
+        f.create_dataset(
+            "objects/jets/constituents",
+            data=lists.reshape(jets, 2),
+            dtype=h5py.vlen_dtype(np.float32),
+        )
         f["objects/jets/obs"] = obs.reshape(jets, 2, 4)
     return Path(path)
 
 # %% ../../nbs/data/arrays.ipynb #c022
 HLVS = ("c2", "d2", "tau1", "tau2", "tau3", "tau21", "tau32", "tau31", "split12", "split23")
 
+
 def vrnn_blocks(
-    path,        # HDF5 file with `constituents` (events, jets, 81, 4)
-    flow,        # `CutFlow`, filled while reading
-    size=500,    # events per block
+    path,  # HDF5 file with `constituents` (events, jets, 81, 4)
+    flow,  # `CutFlow`, filled while reading
+    size=500,  # events per block
 ):
     "Stream `Jets` with their `event` and ten high-level observables. Raises as `dataset`, `ValueError` for another shape."
     with open_hdf5(path) as file:
-        data = {"p": dataset(file, "constituents")} | {k: dataset(file, k) for k in ("hlvs",) if k in file}
-        if data["p"].ndim != 4 or data["p"].shape[3] != 4 or data["p"].shape[2] < 2: raise ValueError(f"{path}: constituents has shape {data['p'].shape}; expected (events, jets, 1 + constituents, 4).")
+        data = {"p": dataset(file, "constituents")} | {
+            k: dataset(file, k) for k in ("hlvs",) if k in file
+        }
+        if data["p"].ndim != 4 or data["p"].shape[3] != 4 or data["p"].shape[2] < 2:
+            raise ValueError(
+                f"{path}: constituents has shape {data['p'].shape}; expected (events, jets, 1 + constituents, 4)."
+            )
         for start, block in hdf5_blocks(data, size, flow, "events"):
-            with foreign(path): jets = _vrnn_block(block, start, flow, path)
+            with foreign(path):
+                jets = _vrnn_block(block, start, flow, path)
             yield jets
 
+# %% ../../nbs/data/arrays.ipynb #c022s1
 def _vrnn_block(block, start, flow, path):
     event, which = np.nonzero(block["p"][:, :, 0, 0] > 0)
     rows = block["p"][event, which]
     flow.add("jets", "in the file", len(rows))
-    observables = {k: rows[:, 0, i].astype(np.float32) for i, k in enumerate(("pt", "eta", "phi", "mass"))} | {"event": start + event}
-    if "hlvs" in block: observables |= {k: block["hlvs"][event, which, i].astype(np.float32) for i, k in enumerate(HLVS)}
+    observables = {
+        k: rows[:, 0, i].astype(np.float32) for i, k in enumerate(("pt", "eta", "phi", "mass"))
+    } | {"event": start + event}
+    if "hlvs" in block:
+        observables |= {
+            k: block["hlvs"][event, which, i].astype(np.float32) for i, k in enumerate(HLVS)
+        }
     pt, eta, phi, mass = np.moveaxis(rows[:, 1:], -1, 0)
-    return assemble(four_vectors(pt, eta, phi, np.maximum(mass, 0)), pt > 0, flow, None, observables, None, {"format": "vrnn", "source": Path(path).name})
+    return assemble(
+        four_vectors(pt, eta, phi, np.maximum(mass, 0)),
+        pt > 0,
+        flow,
+        None,
+        observables,
+        None,
+        {"format": "vrnn", "source": Path(path).name},
+    )
 
 # %% ../../nbs/data/arrays.ipynb #c022s2
 def toy_vrnn(
@@ -253,54 +430,97 @@ def toy_vrnn(
 ):
     "Write a small file in the layout of the VRNN study."
     p4, mask = toy_jets(2 * events, seed=seed)
-    kin, pt, out = kinematic_observables(p4, mask), np.hypot(p4[..., 1], p4[..., 2]), np.zeros((events, 10, 81, 4))
+    kin, pt, out = (
+        kinematic_observables(p4, mask),
+        np.hypot(p4[..., 1], p4[..., 2]),
+        np.zeros((events, 10, 81, 4)),
+    )
     rows = np.zeros((2 * events, 81, 4))
     rows[:, 0] = np.stack([kin[k] for k in ("pt", "eta", "phi", "mass")], 1)
-    rows[:, 1:p4.shape[1] + 1] = np.stack([pt, np.arcsinh(np.divide(p4[..., 3], pt, out=np.zeros_like(pt), where=mask)), np.arctan2(p4[..., 2], p4[..., 1]), 0 * pt], -1) * mask[..., None]
+    rows[:, 1 : p4.shape[1] + 1] = (
+        np.stack(
+            [
+                pt,
+                np.arcsinh(np.divide(p4[..., 3], pt, out=np.zeros_like(pt), where=mask)),
+                np.arctan2(p4[..., 2], p4[..., 1]),
+                0 * pt,
+            ],
+            -1,
+        )
+        * mask[..., None]
+    )
     out[:, :2] = rows.reshape(events, 2, 81, 4)
     with h5py.File(path, "w") as f:
         f["constituents"] = out
-        f["hlvs"] = np.where(out[:, :, 0, :1] > 0, .5 ** np.arange(10), 0)
+        f["hlvs"] = np.where(out[:, :, 0, :1] > 0, 0.5 ** np.arange(10), 0)
     return Path(path)
 
 # %% ../../nbs/data/arrays.ipynb #c025
 class _Rows:
     "The rows of a `.npy` stream, from first to last."
+
     def __init__(self, stream, path):
         with foreign(path):
-            header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[np.lib.format.read_magic(stream)]
+            header = {
+                (1, 0): np.lib.format.read_array_header_1_0,
+                (2, 0): np.lib.format.read_array_header_2_0,
+            }[np.lib.format.read_magic(stream)]
             self.shape, fortran, self.dtype = header(stream)
-        if self.dtype.hasobject: raise ValueError(f"{path} holds Python objects, that is, a pickle; it is not loaded.")
-        if fortran and len(self.shape) > 1: raise ValueError(f"{path}: an array is stored by columns (Fortran order) and cannot be streamed; save np.ascontiguousarray(a).")
+        if self.dtype.hasobject:
+            raise ValueError(f"{path} holds Python objects, that is, a pickle; it is not loaded.")
+        if fortran and len(self.shape) > 1:
+            raise ValueError(
+                f"{path}: an array is stored by columns (Fortran order) and cannot be streamed; save np.ascontiguousarray(a)."
+            )
         self.stream, self.path = stream, path
 
     def read(self, n):
         count = n * int(np.prod(self.shape[1:], dtype=np.int64))
         with foreign(self.path):
             raw = self.stream.read(count * self.dtype.itemsize)
-            if len(raw) != count * self.dtype.itemsize: raise EOFError(f"{len(raw)} bytes where {count * self.dtype.itemsize} were announced")
+            if len(raw) != count * self.dtype.itemsize:
+                raise EOFError(
+                    f"{len(raw)} bytes where {count * self.dtype.itemsize} were announced"
+                )
             return np.frombuffer(raw, self.dtype).reshape(n, *self.shape[1:])
 
+# %% ../../nbs/data/arrays.ipynb #c025s1
 def _numpy_arrays(path, stack):
     "Name → `_Rows` of a .npy or .npz file."
-    if not zipfile.is_zipfile(path): return {"p4": _Rows(stack.enter_context(open(path, "rb")), path)}
+    if not zipfile.is_zipfile(path):
+        return {"p4": _Rows(stack.enter_context(open(path, "rb")), path)}
     with foreign(path):
         archive = stack.enter_context(zipfile.ZipFile(path))
-        streams = {n.removesuffix(".npy"): stack.enter_context(archive.open(n)) for n in archive.namelist() if n.endswith(".npy")}
+        streams = {
+            n.removesuffix(".npy"): stack.enter_context(archive.open(n))
+            for n in archive.namelist()
+            if n.endswith(".npy")
+        }
     return {name: _Rows(s, path) for name, s in streams.items()}
 
+
 def _p4_name(arrays, key, path):
-    names = [key] if key else [*("p4", "constituents", "jets", "data", "X", "x"), *(n for n, a in arrays.items() if len(a.shape) == 3)]
+    names = (
+        [key]
+        if key
+        else [
+            *("p4", "constituents", "jets", "data", "X", "x"),
+            *(n for n, a in arrays.items() if len(a.shape) == 3),
+        ]
+    )
     name = next((n for n in names if n in arrays), None)
-    if name is None: raise KeyError(f"{path} has no array {key or 'p4'!r}; it has {({n: a.shape for n, a in arrays.items()})}.")
+    if name is None:
+        raise KeyError(
+            f"{path} has no array {key or 'p4'!r}; it has { ({n: a.shape for n, a in arrays.items()}) }."
+        )
     return name
 
 # %% ../../nbs/data/arrays.ipynb #c026
 def numpy_blocks(
-    path,          # .npy or .npz
-    flow,          # `CutFlow`, filled while reading
-    size=10_000,   # jets per block
-    key=None,      # of the constituents in an archive; by default `p4`, `constituents`, … or the one of three dimensions
+    path,  # .npy or .npz
+    flow,  # `CutFlow`, filled while reading
+    size=10_000,  # jets per block
+    key=None,  # of the constituents in an archive; by default `p4`, `constituents`, … or the one of three dimensions
     unit="GeV",
     order="E,px,py,pz",
 ):
@@ -311,11 +531,27 @@ def numpy_blocks(
         arrays = _numpy_arrays(path, stack)
         name = _p4_name(arrays, key, path)
         shape = arrays[name].shape
-        if not (len(shape) == 3 and shape[2] == each or len(shape) == 2 and shape[1] and shape[1] % each == 0) or arrays[name].dtype.kind not in "fiu":
-            raise ValueError(f"{path}: {name} has shape {shape} and type {arrays[name].dtype}; expected numbers, (jets, constituents, {each}) or (jets, {each} · constituents).")
-        if not shape[0]: raise ValueError(f"{path} holds no jets.")
+        if (
+            not (
+                len(shape) == 3
+                and shape[2] == each
+                or len(shape) == 2
+                and shape[1]
+                and shape[1] % each == 0
+            )
+            or arrays[name].dtype.kind not in "fiu"
+        ):
+            raise ValueError(
+                f"{path}: {name} has shape {shape} and type {arrays[name].dtype}; expected numbers, (jets, constituents, {each}) or (jets, {each} · constituents)."
+            )
+        if not shape[0]:
+            raise ValueError(f"{path} holds no jets.")
         width = shape[1] if len(shape) == 3 else shape[1] // each
-        used = {n: a for n, a in arrays.items() if n == name or a.shape in ((shape[0],), (shape[0], width)) and a.dtype.kind in "fiub"}
+        used = {
+            n: a
+            for n, a in arrays.items()
+            if n == name or a.shape in ((shape[0],), (shape[0], width)) and a.dtype.kind in "fiub"
+        }
         flow.total += shape[0]
         for start in range(0, shape[0], size):
             n = min(size, shape[0] - start)
@@ -323,22 +559,41 @@ def numpy_blocks(
             flow.add("jets", "read", n)
             yield _numpy_block(block, name, width, each, order, scale, flow, path)
 
+# %% ../../nbs/data/arrays.ipynb #c026s1
 def _numpy_block(block, name, width, each, order, scale, flow, path):
     p4 = as_p4(block.pop(name).reshape(-1, width, each), order) * scale
-    mask, labels = block.pop("mask", None), block.pop("labels", block.pop("label", block.pop("y", None)))
+    mask, labels = (
+        block.pop("mask", None),
+        block.pop("labels", block.pop("label", block.pop("y", None))),
+    )
     per_jet = {k: v for k, v in block.items() if v.ndim == 1}
-    return assemble(p4, p4[..., 0] != 0 if mask is None else mask > 0, flow, {k: v for k, v in block.items() if v.ndim == 2}, per_jet,
-                    None if labels is None or labels.ndim != 1 else np.nan_to_num(labels).astype(np.int64), {"format": "numpy", "source": Path(path).name})
+    return assemble(
+        p4,
+        p4[..., 0] != 0 if mask is None else mask > 0,
+        flow,
+        {k: v for k, v in block.items() if v.ndim == 2},
+        per_jet,
+        None if labels is None or labels.ndim != 1 else np.nan_to_num(labels).astype(np.int64),
+        {"format": "numpy", "source": Path(path).name},
+    )
 
 # %% ../../nbs/data/arrays.ipynb #c026s3
 def toy_numpy(
-    path,      # ending in .npy or .npz
+    path,  # ending in .npy or .npz
     jets=100,
     seed=0,
 ):
     "Write a small NumPy file of jets."
     p4, mask = toy_jets(jets, seed=seed)
     p4 = np.where(mask[..., None], p4, 0).astype(np.float32)
-    if Path(path).suffix == ".npy": np.save(path, p4)
-    else: np.savez_compressed(path, p4=p4, labels=np.arange(jets) % 2, charge=np.ones(mask.shape, np.int8) * mask, weight=np.linspace(0, 1, jets))
+    if Path(path).suffix == ".npy":
+        np.save(path, p4)
+    else:
+        np.savez_compressed(
+            path,
+            p4=p4,
+            labels=np.arange(jets) % 2,
+            charge=np.ones(mask.shape, np.int8) * mask,
+            weight=np.linspace(0, 1, jets),
+        )
     return Path(path)

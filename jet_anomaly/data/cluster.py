@@ -15,23 +15,31 @@ import numpy as np
 
 # %% ../../nbs/data/cluster.ipynb #c009
 def generator_package(
-    name, # "pythia8mc" or "fastjet"
+    name,  # "pythia8mc" or "fastjet"
 ):
     "Import an optional generator package; raises `ImportError` that says how to get it and where it exists."
-    try: package = importlib.import_module(name)
+    try:
+        package = importlib.import_module(name)
     except ImportError as e:
-        raise ImportError(f"Simulating jets needs {name}, which is not installed: pip install jet_anomaly[simulate]. Wheels exist for "
-            "CPython 3.10–3.13 on Linux (x86_64) and macOS (arm64); elsewhere read jets from files with jet_anomaly.data.read.") from e
-    if name == "fastjet": _show_banner(package)
+        raise ImportError(
+            f"Simulating jets needs {name}, which is not installed: pip install jet_anomaly[simulate]. Wheels exist for "
+            "CPython 3.10–3.13 on Linux (x86_64) and macOS (arm64); elsewhere read jets from files with jet_anomaly.data.read."
+        ) from e
+    if name == "fastjet":
+        _show_banner(package)
     return package
 
 # %% ../../nbs/data/cluster.ipynb #c011
 _shown = []
 
+
 def _show_banner(fastjet):
-    if _shown: return
+    if _shown:
+        return
     _shown.append(True)
-    with _stdout_to_stderr(): fastjet._swig.ClusterSequence.print_banner()
+    with _stdout_to_stderr():
+        fastjet._swig.ClusterSequence.print_banner()
+
 
 @contextmanager
 def _stdout_to_stderr():
@@ -52,20 +60,25 @@ def _momenta(p4, counts):
     "Flat four-vectors as awkward lists that fastjet reads."
     import awkward as ak
     import vector
+
     vector.register_awkward()
     columns = dict(zip(("E", "px", "py", "pz"), np.asarray(p4, np.float64).T))
     return ak.unflatten(ak.zip(columns, with_name="Momentum4D"), counts)
 
+
 def cluster(
-    p4,         # (particles, 4): E, px, py, pz in GeV, ordered by event
-    counts,     # (events,): particles in each
-    radius=1.0, # of the anti-kT algorithm
-    min_pt=20., # of a jet, GeV
+    p4,  # (particles, 4): E, px, py, pz in GeV, ordered by event
+    counts,  # (events,): particles in each
+    radius=1.0,  # of the anti-kT algorithm
+    min_pt=20.0,  # of a jet, GeV
 ):
     "Anti-kT jets: their four-vectors (jets, 4), event number, rank by falling pT in the event, constituents (flat indices) and their counts."
     import awkward as ak
+
     fastjet = generator_package("fastjet")
-    definition = fastjet.JetDefinition(fastjet.antikt_algorithm, radius)  # the sequence holds no reference to it
+    definition = fastjet.JetDefinition(
+        fastjet.antikt_algorithm, radius
+    )  # the sequence holds no reference to it
     sequence = fastjet.ClusterSequence(_momenta(p4, counts), definition)
     found, members = sequence.inclusive_jets(min_pt), sequence.constituent_index(min_pt)
     p = np.stack([ak.to_numpy(ak.flatten(found[c])) for c in ("E", "px", "py", "pz")], 1)
@@ -77,19 +90,38 @@ def cluster(
 
 # %% ../../nbs/data/cluster.ipynb #c024
 def substructure(
-    p4,         # (constituents, 4): E, px, py, pz in GeV, jet after jet
-    counts,     # (jets,): constituents of each
-    radius=1.0, # of the jets
-) -> dict:      # name → (jets,) float32; masses in GeV; what has too few constituents to be defined is zero
+    p4,  # (constituents, 4): E, px, py, pz in GeV, jet after jet
+    counts,  # (jets,): constituents of each
+    radius=1.0,  # of the jets
+) -> (
+    dict
+):  # name → (jets,) float32; masses in GeV; what has too few constituents to be defined is zero
     "τ₁…τ₄ (β = 1, one-pass kT axes), τ₂₁, τ₃₂, soft-drop mass (z 0.1, β = 0) and D₂ (β = 1) of jets."
     fastjet = generator_package("fastjet")
-    definition = fastjet.JetDefinition(fastjet.cambridge_algorithm, 100.)  # a radius nothing is left out of
+    definition = fastjet.JetDefinition(
+        fastjet.cambridge_algorithm, 100.0
+    )  # a radius nothing is left out of
     sequence = fastjet.ClusterSequence(_momenta(p4, counts), definition)
-    tau = np.asarray(sequence.njettiness(measure_definition="NormalizedMeasure", axes_definition="OnePass_KT_Axes", njets=[1, 2, 3, 4],
-                                         beta=1.0, R0=radius)).reshape(len(counts), 4)
-    groomed = sequence.exclusive_jets_softdrop_grooming(njets=1, beta=0.0, symmetry_cut=0.1, R0=radius)
+    tau = np.asarray(
+        sequence.njettiness(
+            measure_definition="NormalizedMeasure",
+            axes_definition="OnePass_KT_Axes",
+            njets=[1, 2, 3, 4],
+            beta=1.0,
+            R0=radius,
+        )
+    ).reshape(len(counts), 4)
+    groomed = sequence.exclusive_jets_softdrop_grooming(
+        njets=1, beta=0.0, symmetry_cut=0.1, R0=radius
+    )
     with np.errstate(divide="ignore", invalid="ignore"):
-        out = {f"tau{i + 1}": tau[:, i] for i in range(4)} | {"tau21": tau[:, 1] / tau[:, 0], "tau32": tau[:, 2] / tau[:, 1]}
+        out = {f"tau{i + 1}": tau[:, i] for i in range(4)} | {
+            "tau21": tau[:, 1] / tau[:, 0],
+            "tau32": tau[:, 2] / tau[:, 1],
+        }
     # an unknown `func` ends the interpreter: never pass a user's
-    out |= {"softdrop_mass": groomed.msoftdrop, "d2": sequence.exclusive_jets_energy_correlator(njets=1, beta=1.0, func="d2")}
+    out |= {
+        "softdrop_mass": groomed.msoftdrop,
+        "d2": sequence.exclusive_jets_energy_correlator(njets=1, beta=1.0, func="d2"),
+    }
     return {k: np.nan_to_num(np.asarray(v, np.float32), posinf=0, neginf=0) for k, v in out.items()}

@@ -11,36 +11,79 @@ from pathlib import Path
 import awkward as ak
 import numpy as np
 
+from jet_anomaly.data.source import (
+    assemble,
+    branch_names,
+    flat,
+    flat_counts,
+    foreign,
+    four_vectors,
+    missing_branch,
+    open_tree,
+    pad,
+    toy_jets,
+    tree_blocks,
+    write_tree,
+)
 from ..jet.jets import kinematic_observables
-from .source import assemble, branch_names, flat, flat_counts, foreign, four_vectors, missing_branch, open_tree, pad, toy_jets, tree_blocks, write_tree
 
 # %% ../../nbs/data/delphes.ipynb #c008
 ID_BITS = 0xFFFFFF
 
+
 def resolve(
-    owner,   # (references,) event of each reference
-    ref,     # (references,) what it points to
-    event,   # (objects,) event of each object, objects of preferred collections first
+    owner,  # (references,) event of each reference
+    ref,  # (references,) what it points to
+    event,  # (objects,) event of each object, objects of preferred collections first
     unique,  # (objects,) its `fUniqueID`
 ):  # (references,) index of the object, or −1
     "Follow references to objects of the same event."
-    key, wanted = ((np.asarray(e, np.int64) << 24) | (np.asarray(i, np.int64) & ID_BITS) for e, i in ((event, unique), (owner, ref)))
-    if not len(key): return np.full(len(wanted), -1)
+    key, wanted = (
+        (np.asarray(e, np.int64) << 24) | (np.asarray(i, np.int64) & ID_BITS)
+        for e, i in ((event, unique), (owner, ref))
+    )
+    if not len(key):
+        return np.full(len(wanted), -1)
     order = np.argsort(key, kind="stable")
     place = np.minimum(np.searchsorted(key[order], wanted), len(key) - 1)
     return np.where(key[order[place]] == wanted, order[place], -1)
 
 # %% ../../nbs/data/delphes.ipynb #c013
-COLLECTIONS = ("EFlowTrack", "EFlowPhoton", "EFlowNeutralHadron", "EFlowTower", "EFlowMuon", "ParticleFlowCandidate", "Tower", "Track", "Muon")
-NAMES = {"pt": ("PT", "ET"), "eta": ("Eta",), "phi": ("Phi",), "mass": ("Mass",), "pdgid": ("PID",), "charge": ("Charge",),
-         "d0": ("D0", "Dxy"), "d0_err": ("ErrorD0", "SDxy"), "dz": ("DZ",), "dz_err": ("ErrorDZ",)}
+COLLECTIONS = (
+    "EFlowTrack",
+    "EFlowPhoton",
+    "EFlowNeutralHadron",
+    "EFlowTower",
+    "EFlowMuon",
+    "ParticleFlowCandidate",
+    "Tower",
+    "Track",
+    "Muon",
+)
+NAMES = {
+    "pt": ("PT", "ET"),
+    "eta": ("Eta",),
+    "phi": ("Phi",),
+    "mass": ("Mass",),
+    "pdgid": ("PID",),
+    "charge": ("Charge",),
+    "d0": ("D0", "Dxy"),
+    "d0_err": ("ErrorD0", "SDxy"),
+    "dz": ("DZ",),
+    "dz_err": ("ErrorDZ",),
+}
 PDGID = {"EFlowPhoton": 22, "EFlowNeutralHadron": 130}
+
 
 def _columns(collection, found):
     "What this library calls a quantity → the branch that holds it, where there is one."
-    of = {k: next((f"{collection}.{n}" for n in names if f"{collection}.{n}" in found), None) for k, names in NAMES.items()}
+    of = {
+        k: next((f"{collection}.{n}" for n in names if f"{collection}.{n}" in found), None)
+        for k, names in NAMES.items()
+    }
     return {k: b for k, b in of.items() if b} | {"id": f"{collection}.fUniqueID"}
 
+# %% ../../nbs/data/delphes.ipynb #c013s1
 def _objects(block, columns):
     "All objects of a block, collections one after the other: name → flat array."
     out = {k: [] for k in ("event", "id", *NAMES)}
@@ -49,25 +92,43 @@ def _objects(block, columns):
         out["event"].append(np.repeat(np.arange(len(counts)), counts))
         for k in ("id", *NAMES):
             whole = k in ("id", "pdgid", "charge")
-            values = flat(block[of[k]]) if k in of else np.full(counts.sum(), PDGID.get(collection, 0) if k == "pdgid" else 0)
+            values = (
+                flat(block[of[k]])
+                if k in of
+                else np.full(counts.sum(), PDGID.get(collection, 0) if k == "pdgid" else 0)
+            )
             out[k].append(values.astype(np.int64 if whole else np.float32))
     return {k: np.concatenate(v) for k, v in out.items()}
 
 # %% ../../nbs/data/delphes.ipynb #c015
 JET = {"pt": "PT", "eta": "Eta", "phi": "Phi", "mass": "Mass"}
 
+
 def _jet_collection(found, collection, path):
     "The collection asked for, or the fattest there is."
-    there = sorted(n.removesuffix(".Constituents") for n in found if n.endswith(".Constituents") and n.removesuffix(".Constituents") + ".PT" in found)
-    if collection is None: collection = next((c for c in ("FatJet", "JetPUPPIAK8", "Jet", *there) if c in there), "Jet")
-    if collection not in there: raise KeyError(f"{path} has no jet collection {collection!r} with constituents; it has {there}.")
+    there = sorted(
+        n.removesuffix(".Constituents")
+        for n in found
+        if n.endswith(".Constituents") and n.removesuffix(".Constituents") + ".PT" in found
+    )
+    if collection is None:
+        collection = next(
+            (c for c in ("FatJet", "JetPUPPIAK8", "Jet", *there) if c in there), "Jet"
+        )
+    if collection not in there:
+        raise KeyError(
+            f"{path} has no jet collection {collection!r} with constituents; it has {there}."
+        )
     return collection
+
 
 def _references(block, jet):
     "Flat references, and how many belong to each jet."
     refs, per_jet = block[f"{jet}.Constituents"], f"{jet}.NConstituents"
-    if per_jet in block: return flat(refs), flat(block[per_jet]).astype(np.int64)
+    if per_jet in block:
+        return flat(refs), flat(block[per_jet]).astype(np.int64)
     return flat_counts(ak.flatten(refs["refs"]))
+
 
 def _jet_observables(block, jet):
     "The file's own description of each jet."
@@ -80,26 +141,44 @@ def _jet_observables(block, jet):
 
 # %% ../../nbs/data/delphes.ipynb #c016
 def delphes_blocks(
-    path,              # ROOT file with a tree `Delphes`
-    flow,              # `CutFlow`, filled while reading
-    size=2000,         # events per block
-    collection=None,   # of jets: "FatJet", "Jet", "JetPUPPIAK8", …; by default the fattest there is
-    constituents=None, # collections to look references up in, preferred first; by default energy flow, then towers and tracks
+    path,  # ROOT file with a tree `Delphes`
+    flow,  # `CutFlow`, filled while reading
+    size=2000,  # events per block
+    collection=None,  # of jets: "FatJet", "Jet", "JetPUPPIAK8", …; by default the fattest there is
+    constituents=None,  # collections to look references up in, preferred first; by default energy flow, then towers and tracks
 ):
     "Stream `Jets` from a Delphes file. References are counted as resolved or unresolved. Raises as `open_tree`, and `KeyError` naming the collections there are."
     with open_tree(path, "Delphes") as tree:
         found = branch_names(tree)
         jet = _jet_collection(found, collection, path)
-        wanted = constituents or [c for c in (("Particle",) if jet.startswith("Gen") else COLLECTIONS) if f"{c}.fUniqueID" in found]
+        wanted = constituents or [
+            c
+            for c in (("Particle",) if jet.startswith("Gen") else COLLECTIONS)
+            if f"{c}.fUniqueID" in found
+        ]
         for c in wanted:
-            if f"{c}.fUniqueID" not in found: raise missing_branch(path, f"{c}.fUniqueID", found)
-        if not wanted: raise missing_branch(path, "EFlowTrack.fUniqueID", found)
+            if f"{c}.fUniqueID" not in found:
+                raise missing_branch(path, f"{c}.fUniqueID", found)
+        if not wanted:
+            raise missing_branch(path, "EFlowTrack.fUniqueID", found)
         columns = {c: _columns(c, found) for c in wanted}
-        optional = [b for b in (f"{jet}.Tau[5]", f"{jet}.NConstituents", "Event.Number") if b in found]
-        names = [b for of in columns.values() for b in of.values()] + [f"{jet}.{b}" for b in (*JET.values(), "Constituents")] + optional
-        meta = {"format": "delphes", "source": Path(path).name, "collection": jet, "constituents": list(wanted)}
+        optional = [
+            b for b in (f"{jet}.Tau[5]", f"{jet}.NConstituents", "Event.Number") if b in found
+        ]
+        names = (
+            [b for of in columns.values() for b in of.values()]
+            + [f"{jet}.{b}" for b in (*JET.values(), "Constituents")]
+            + optional
+        )
+        meta = {
+            "format": "delphes",
+            "source": Path(path).name,
+            "collection": jet,
+            "constituents": list(wanted),
+        }
         for start, block in tree_blocks(tree, names, size, flow):
-            with foreign(path): jets = _read_block(block, jet, columns, start, flow, meta)
+            with foreign(path):
+                jets = _read_block(block, jet, columns, start, flow, meta)
             yield jets
 
 # %% ../../nbs/data/delphes.ipynb #c017
@@ -109,20 +188,31 @@ def _read_block(block, jet, columns, start, flow, meta):
     event = np.repeat(np.arange(len(in_event)), in_event)
     index = resolve(np.repeat(event, per_jet), ref, objects["event"], objects["id"])
     known = index >= 0
-    flow.add("references", "resolved", known.sum()); flow.add("references", "unresolved", (~known).sum())
+    flow.add("references", "resolved", known.sum())
+    flow.add("references", "unresolved", (~known).sum())
     flow.add("jets", meta["collection"], len(event))
     counts = np.bincount(np.repeat(np.arange(len(event)), per_jet)[known], minlength=len(event))
     of = {k: pad(v[index[known]], counts) for k, v in objects.items() if k not in ("event", "id")}
     p4 = four_vectors(*(of.pop(k) for k in ("pt", "eta", "phi", "mass")))
     observables = _jet_observables(block, jet) | {"event": start + event}
-    if "Event.Number" in block: observables["event_number"] = ak.firsts(block["Event.Number"]).to_numpy().astype(np.int64)[event]
-    return assemble(p4, pad(np.ones(counts.sum(), bool), counts), flow, {k: v.astype(np.float32 if k.startswith("d") else np.int32) for k, v in of.items()},
-                    observables, None, meta)
+    if "Event.Number" in block:
+        observables["event_number"] = (
+            ak.firsts(block["Event.Number"]).to_numpy().astype(np.int64)[event]
+        )
+    return assemble(
+        p4,
+        pad(np.ones(counts.sum(), bool), counts),
+        flow,
+        {k: v.astype(np.float32 if k.startswith("d") else np.int32) for k, v in of.items()},
+        observables,
+        None,
+        meta,
+    )
 
 # %% ../../nbs/data/delphes.ipynb #c019
 def toy_delphes(
     path,
-    events=50, # of two fat jets each
+    events=50,  # of two fat jets each
     seed=0,
 ):
     "Write a small file in the layout of Delphes: `FatJet`, energy flow, and `Track` twins with the same numbers."
@@ -130,13 +220,45 @@ def toy_delphes(
     p4, mask = toy_jets(2 * events, seed=seed)
     jets, n = kinematic_observables(p4, mask), mask.sum(1)
     event, p = np.repeat(np.arange(2 * events) // 2, n), p4[mask]
-    pt, number = np.hypot(p[:, 1], p[:, 2]), np.concatenate([np.arange(k) for k in n.reshape(-1, 2).sum(1)]) + 7
-    common = {"fUniqueID": number | rng.choice([0, 1 << 24], len(p)), "Eta": np.arcsinh(p[:, 3] / pt), "Phi": np.arctan2(p[:, 2], p[:, 1])}
-    track = common | {"PT": pt, "PID": rng.choice([-211, 211], len(p)), "D0": rng.normal(0, .1, len(p)), "ErrorD0": np.full(len(p), .1), "DZ": rng.normal(0, .2, len(p)), "ErrorDZ": np.full(len(p), .2)}
+    pt, number = (
+        np.hypot(p[:, 1], p[:, 2]),
+        np.concatenate([np.arange(k) for k in n.reshape(-1, 2).sum(1)]) + 7,
+    )
+    common = {
+        "fUniqueID": number | rng.choice([0, 1 << 24], len(p)),
+        "Eta": np.arcsinh(p[:, 3] / pt),
+        "Phi": np.arctan2(p[:, 2], p[:, 1]),
+    }
+    track = common | {
+        "PT": pt,
+        "PID": rng.choice([-211, 211], len(p)),
+        "D0": rng.normal(0, 0.1, len(p)),
+        "ErrorD0": np.full(len(p), 0.1),
+        "DZ": rng.normal(0, 0.2, len(p)),
+        "ErrorDZ": np.full(len(p), 0.2),
+    }
     track["Charge"] = np.sign(track["PID"])
-    kind = rng.choice(3, len(p), p=[.6, .25, .15])
-    def per_event(values, keep): return ak.unflatten(values[keep].astype(np.int32 if values.dtype.kind == "i" else np.float32), np.bincount(event[keep], minlength=events))
-    parts = {"EFlowTrack": (track, kind == 0), "Track": (track, kind == 0), "EFlowPhoton": (common | {"ET": pt}, kind == 1), "EFlowNeutralHadron": (common | {"ET": pt}, kind == 2)}
-    data = {f"{c}.{k}": per_event(v, keep) for c, (columns, keep) in parts.items() for k, v in columns.items()}
-    data |= {f"FatJet.{b}": ak.unflatten(jets[k], 2) for k, b in JET.items()} | {"FatJet.Constituents": per_event(number, kind >= 0), "FatJet.NConstituents": ak.unflatten(n.astype(np.int32), 2)}
+    kind = rng.choice(3, len(p), p=[0.6, 0.25, 0.15])
+
+    def per_event(values, keep):
+        return ak.unflatten(
+            values[keep].astype(np.int32 if values.dtype.kind == "i" else np.float32),
+            np.bincount(event[keep], minlength=events),
+        )
+
+    parts = {
+        "EFlowTrack": (track, kind == 0),
+        "Track": (track, kind == 0),
+        "EFlowPhoton": (common | {"ET": pt}, kind == 1),
+        "EFlowNeutralHadron": (common | {"ET": pt}, kind == 2),
+    }
+    data = {
+        f"{c}.{k}": per_event(v, keep)
+        for c, (columns, keep) in parts.items()
+        for k, v in columns.items()
+    }
+    data |= {f"FatJet.{b}": ak.unflatten(jets[k], 2) for k, b in JET.items()} | {
+        "FatJet.Constituents": per_event(number, kind >= 0),
+        "FatJet.NConstituents": ak.unflatten(n.astype(np.int32), 2),
+    }
     return write_tree(path, "Delphes", data)

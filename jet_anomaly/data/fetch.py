@@ -13,7 +13,7 @@ import logging
 import os
 import shutil
 import warnings
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 from urllib.parse import quote
@@ -26,222 +26,482 @@ from .simulate import cache_folder
 # %% ../../nbs/data/fetch.ipynb #c006
 ZENODO = "https://zenodo.org"
 
+
 @dataclass(frozen=True)
 class DataSet:
     "An open data set: where its files are, what they hold, under which terms."
+
     name: str
     text: str
-    files: dict      # name → "md5:…" or "sha256:…", or None where this library knows none
-    size: str        # of all files, as it is stated; `published` asks the record for each to the byte
-    format: str      # as `data.read.read` calls it
+    files: dict  # name → "md5:…" or "sha256:…", or None where this library knows none
+    size: str  # of all files, as it is stated; `published` asks the record for each to the byte
+    format: str  # as `data.read.read` calls it
     cite: str
     licence: str = "see the record"
     record: int | None = None  # on Zenodo
-    base: str = ""   # of the files' addresses, for other places
-    api: str = ""    # where the record's own description is, with its checksums
-    page: str = ""   # for people
+    base: str = ""  # of the files' addresses, for other places
+    api: str = ""  # where the record's own description is, with its checksums
+    page: str = ""  # for people
 
     @property
-    def home(self): return self.page or (f"{ZENODO}/records/{self.record}" if self.record else self.base)
+    def home(self):
+        return self.page or (f"{ZENODO}/records/{self.record}" if self.record else self.base)
+
     @property
-    def description(self): return self.api or (f"{ZENODO}/api/records/{self.record}" if self.record else "")
+    def description(self):
+        return self.api or (f"{ZENODO}/api/records/{self.record}" if self.record else "")
 
     def address(self, file):
         "Where a file is."
-        return self.base + quote(file) if self.base else f"{ZENODO}/records/{self.record}/files/{quote(file)}?download=1"
+        return (
+            self.base + quote(file)
+            if self.base
+            else f"{ZENODO}/records/{self.record}/files/{quote(file)}?download=1"
+        )
 
 # %% ../../nbs/data/fetch.ipynb #c007
-def _unknown(*names): return dict.fromkeys(names)
-def _md5(names, sums): return {name: f"md5:{s}" for name, s in zip(names, sums.split(), strict=True)}
+def _unknown(*names):
+    return dict.fromkeys(names)
+
+
+def _md5(names, sums):
+    return {name: f"md5:{s}" for name, s in zip(names, sums.split(), strict=True)}
+
+
 CC_BY, ASK = "CC BY 4.0", "see the record"
 JETCLASS = """de4fd2dca2e68ab3c85d5cfd3bcc65c3 9722a359c5ef697bea0fbf79bf50f003 1e9f66cd1f915f9d10e90ae1d7761720 47348fc8985319fa4806da87500482fa
     6b0ce16bd93b442a8d51914466990279 416e347512e716de51d392bee327b8e9 e9b9c1557b1b39bf0a16e4ab631ae451 5bfc6cb285ccb7680cefa9ac82ad1a2e
     540c1a0d66dfad78d2b363c5740ccf86 668f40b3275167ff7104c48317c0ae2a"""
 JETNET = """4f537329da897a22a59762c9fd8b74da 0ede789774bb74d4795c5d19d7ef66c6 6c9d0663b352c85f74fcd2553e6872bf 16cc265cb039f76bba43bab408916e3e
     90ffacd034dc87c802bc43385af9fea3"""
-ASPEN = {"RunG_batch0.h5": "sha256:c2058846a224b1a915d65e89cec6eb9586db780eab6e83b1822ff5c22f63e143",
-         "RunG_batch1.h5": "sha256:72f0ba03a4b50e3cd415fc65ba934adc10c18095eee20db7fc185e167fab71fb"}
+ASPEN = {
+    "RunG_batch0.h5": "sha256:c2058846a224b1a915d65e89cec6eb9586db780eab6e83b1822ff5c22f63e143",
+    "RunG_batch1.h5": "sha256:72f0ba03a4b50e3cd415fc65ba934adc10c18095eee20db7fc185e167fab71fb",
+}
 
-DATASETS = {d.name: d for d in (
-    DataSet("toptagging", "top-tagging reference: 2 M jets, half of them top", _unknown("train.h5", "val.h5", "test.h5"), "1.6 GB", "toptagging", "arXiv:1902.09914", CC_BY, 2603256),
-    DataSet("lhco", "LHC Olympics R&D events, two-prong signal", _unknown("events_anomalydetection_v2.h5"), "2.9 GB", "lhco", "arXiv:2101.08320", CC_BY, 6466204),
-    DataSet("lhco_3prong", "LHC Olympics R&D events, three-prong signal", _unknown("events_anomalydetection_Z_XY_qqq.h5"), "235 MB", "lhco", "arXiv:2101.08320", CC_BY, 6466204),
-    DataSet("lhco_features", "LHC Olympics R&D, two jets per event as numbers", _unknown("events_anomalydetection_v2.features.h5", "events_anomalydetection_Z_XY_qqq.features.h5"), "79 MB", "lhco_features", "arXiv:2101.08320", CC_BY, 6466204),
-    DataSet("lhco_blackboxes", "LHC Olympics black boxes, without labels", _unknown(*(f"events_LHCO2020_BlackBox{i}.h5" for i in (1, 2, 3))), ASK, "lhco", "arXiv:2101.08320", CC_BY, 4536624),
-    DataSet("vaejet_qcd", "QCD jets of VAE-Jet and EBM-HEP", _unknown("qcd_dijet.h5"), ASK, "vaejet", "arXiv:2007.01850", record=4641460),
-    DataSet("vaejet_test", "W, top and Higgs jets of VAE-Jet and EBM-HEP", _unknown("W_100k_01.h5", "top_100k_01.h5", "h3_m174_h80_100k_01.h5"), ASK, "vaejet", "arXiv:2007.01850", record=4614656),
-    DataSet("vaejet_masses", "the same with W of 59, 120, 174 GeV and the lighter Higgs boson", _unknown(*(f"{p}_100k_01.h5" for p in ("W_m59", "W_m120", "W_m174", "h3_m174_h20"))), ASK, "vaejet", "arXiv:2007.01850", record=4614656),
-    DataSet("jetnet30", "JetNet, 30 particles", _md5([f"{p}.hdf5" for p in "gqtwz"], JETNET), ASK, "jetnet", "arXiv:2106.11535", record=6975118),
-    DataSet("jetnet150", "JetNet, 150 particles", _unknown(*(f"{p}150.hdf5" for p in "gqtwz")), ASK, "jetnet", "arXiv:2106.11535", record=6975117),
-    DataSet("jetclass_train", "JetClass, training, 100 M jets in ten parts", _md5([f"JetClass_Pythia_train_100M_part{i}.tar" for i in range(10)], JETCLASS), "152 GB", "jetclass", "arXiv:2202.03772", record=6619768),
-    DataSet("jetclass_val", "JetClass, validation, 5 M jets", {"JetClass_Pythia_val_5M.tar": "md5:7235ccb577ed85023ea3ab4d5e6160cf"}, "7.6 GB", "jetclass", "arXiv:2202.03772", record=6619768),
-    DataSet("jetclass_test", "JetClass, test, 20 M jets", {"JetClass_Pythia_test_20M.tar": "md5:64e5156d26d101adeb43b8388207d767"}, "30.4 GB", "jetclass", "arXiv:2202.03772", record=6619768),
-    DataSet("aspen", "Aspen Open Jets: CMS data of 2016, the first two batches", ASPEN, "4.9 GB", "aspen", "arXiv:2412.10504", base="https://www.fdr.uni-hamburg.de/record/16505/files/", page="https://www.fdr.uni-hamburg.de/record/16505"),
-    DataSet("delphes_example", "ten Delphes events of top-quark pairs, to try the reader on", {"uproot-issue513.root": "sha256:e4739101c9ecc6b748d233647786a96ba1be552e608d7aa9ffbad5bbe1fbc25d"}, "1.2 MB", "delphes", "scikit-hep-testdata", "BSD-3-Clause",
-            base="https://raw.githubusercontent.com/scikit-hep/scikit-hep-testdata/main/src/skhep_testdata/data/"))}
+# %% ../../nbs/data/fetch.ipynb #c007s1
+DATASETS = {
+    d.name: d
+    for d in (
+        DataSet(
+            "toptagging",
+            "top-tagging reference: 2 M jets, half of them top",
+            _unknown("train.h5", "val.h5", "test.h5"),
+            "1.6 GB",
+            "toptagging",
+            "arXiv:1902.09914",
+            CC_BY,
+            2603256,
+        ),
+        DataSet(
+            "lhco",
+            "LHC Olympics R&D events, two-prong signal",
+            _unknown("events_anomalydetection_v2.h5"),
+            "2.9 GB",
+            "lhco",
+            "arXiv:2101.08320",
+            CC_BY,
+            6466204,
+        ),
+        DataSet(
+            "lhco_3prong",
+            "LHC Olympics R&D events, three-prong signal",
+            _unknown("events_anomalydetection_Z_XY_qqq.h5"),
+            "235 MB",
+            "lhco",
+            "arXiv:2101.08320",
+            CC_BY,
+            6466204,
+        ),
+        DataSet(
+            "lhco_features",
+            "LHC Olympics R&D, two jets per event as numbers",
+            _unknown(
+                "events_anomalydetection_v2.features.h5",
+                "events_anomalydetection_Z_XY_qqq.features.h5",
+            ),
+            "79 MB",
+            "lhco_features",
+            "arXiv:2101.08320",
+            CC_BY,
+            6466204,
+        ),
+        DataSet(
+            "lhco_blackboxes",
+            "LHC Olympics black boxes, without labels",
+            _unknown(*(f"events_LHCO2020_BlackBox{i}.h5" for i in (1, 2, 3))),
+            ASK,
+            "lhco",
+            "arXiv:2101.08320",
+            CC_BY,
+            4536624,
+        ),
+        DataSet(
+            "vaejet_qcd",
+            "QCD jets of VAE-Jet and EBM-HEP",
+            _unknown("qcd_dijet.h5"),
+            ASK,
+            "vaejet",
+            "arXiv:2007.01850",
+            record=4641460,
+        ),
+        DataSet(
+            "vaejet_test",
+            "W, top and Higgs jets of VAE-Jet and EBM-HEP",
+            _unknown("W_100k_01.h5", "top_100k_01.h5", "h3_m174_h80_100k_01.h5"),
+            ASK,
+            "vaejet",
+            "arXiv:2007.01850",
+            record=4614656,
+        ),
+        DataSet(
+            "vaejet_masses",
+            "the same with W of 59, 120, 174 GeV and the lighter Higgs boson",
+            _unknown(*(f"{p}_100k_01.h5" for p in ("W_m59", "W_m120", "W_m174", "h3_m174_h20"))),
+            ASK,
+            "vaejet",
+            "arXiv:2007.01850",
+            record=4614656,
+        ),
+        DataSet(
+            "jetnet30",
+            "JetNet, 30 particles",
+            _md5([f"{p}.hdf5" for p in "gqtwz"], JETNET),
+            ASK,
+            "jetnet",
+            "arXiv:2106.11535",
+            record=6975118,
+        ),
+        DataSet(
+            "jetnet150",
+            "JetNet, 150 particles",
+            _unknown(*(f"{p}150.hdf5" for p in "gqtwz")),
+            ASK,
+            "jetnet",
+            "arXiv:2106.11535",
+            record=6975117,
+        ),
+        DataSet(
+            "jetclass_train",
+            "JetClass, training, 100 M jets in ten parts",
+            _md5([f"JetClass_Pythia_train_100M_part{i}.tar" for i in range(10)], JETCLASS),
+            "152 GB",
+            "jetclass",
+            "arXiv:2202.03772",
+            record=6619768,
+        ),
+        DataSet(
+            "jetclass_val",
+            "JetClass, validation, 5 M jets",
+            {"JetClass_Pythia_val_5M.tar": "md5:7235ccb577ed85023ea3ab4d5e6160cf"},
+            "7.6 GB",
+            "jetclass",
+            "arXiv:2202.03772",
+            record=6619768,
+        ),
+        DataSet(
+            "jetclass_test",
+            "JetClass, test, 20 M jets",
+            {"JetClass_Pythia_test_20M.tar": "md5:64e5156d26d101adeb43b8388207d767"},
+            "30.4 GB",
+            "jetclass",
+            "arXiv:2202.03772",
+            record=6619768,
+        ),
+        DataSet(
+            "aspen",
+            "Aspen Open Jets: CMS data of 2016, the first two batches",
+            ASPEN,
+            "4.9 GB",
+            "aspen",
+            "arXiv:2412.10504",
+            base="https://www.fdr.uni-hamburg.de/record/16505/files/",
+            page="https://www.fdr.uni-hamburg.de/record/16505",
+        ),
+        DataSet(
+            "delphes_example",
+            "ten Delphes events of top-quark pairs, to try the reader on",
+            {
+                "uproot-issue513.root": "sha256:e4739101c9ecc6b748d233647786a96ba1be552e608d7aa9ffbad5bbe1fbc25d"
+            },
+            "1.2 MB",
+            "delphes",
+            "scikit-hep-testdata",
+            "BSD-3-Clause",
+            base="https://raw.githubusercontent.com/scikit-hep/scikit-hep-testdata/main/src/skhep_testdata/data/",
+        ),
+    )
+}
 
 # %% ../../nbs/data/fetch.ipynb #c007s0
 def dataset_names() -> list:
     "Names that `fetch` knows."
     return list(DATASETS)
 
+
 def _names(data):
     "The files, many of them by the first and the last."
     first, *_, last = names = [*data.files, *data.files]
     return ", ".join(data.files) if len(data.files) < 4 else f"{first} … {last}"
 
+
 def dataset_table() -> str:
     "All open data sets as a Markdown table."
-    rows = [f"| `{d.name}` | {d.text} | {_names(d)} | {d.size} | `{d.format}` | {d.licence} | {d.cite} | [{d.record or 'page'}]({d.home}) |" for d in DATASETS.values()]
-    return "\n".join(["| name | what | files | size | format | licence | cite | record |", "|---|---|---|---|---|---|---|---|", *rows])
+    rows = [
+        f"| `{d.name}` | {d.text} | {_names(d)} | {d.size} | `{d.format}` | {d.licence} | {d.cite} | [{d.record or 'page'}]({d.home}) |"
+        for d in DATASETS.values()
+    ]
+    return "\n".join(
+        [
+            "| name | what | files | size | format | licence | cite | record |",
+            "|---|---|---|---|---|---|---|---|",
+            *rows,
+        ]
+    )
 
 # %% ../../nbs/data/fetch.ipynb #c012
-class NoSpace(OSError): "A file larger than the room there is; said before the disk is full."
+class NoSpace(OSError):
+    "A file larger than the room there is; said before the disk is full."
 
 # %% ../../nbs/data/fetch.ipynb #c012s1
 class Resume:
     "A downloader for pooch that continues where an earlier one was cut off."
-    def __init__(self,
-        part,          # file that keeps what has arrived
-        progress=True, # show a bar when it takes longer than a second
+
+    def __init__(
+        self,
+        part,  # file that keeps what has arrived
+        progress=True,  # show a bar when it takes longer than a second
     ):
         self.part, self.tag, self.progress = Path(part), Path(f"{part}.tag"), progress
 
     def __call__(self, url, output_file, pooch):
-        if url.startswith("file:"): return shutil.copyfile(Path.from_uri(url) if hasattr(Path, "from_uri") else _from_uri(url), output_file)
+        if url.startswith("file:"):
+            return shutil.copyfile(
+                Path.from_uri(url) if hasattr(Path, "from_uri") else _from_uri(url), output_file
+            )
         self._fetch(url)
         shutil.move(self.part, output_file)
         self.tag.unlink(missing_ok=True)
 
     def _fetch(self, url):
         import requests
+
         have = self.part.stat().st_size if self.part.exists() and self.tag.exists() else 0
         headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
         tag = self.tag.read_text() if have else ""
-        if tag and not tag.startswith("W/"): headers["If-Range"] = tag  # a weak tag promises too little; the checksum decides
+        if tag and not tag.startswith("W/"):
+            headers["If-Range"] = tag  # a weak tag promises too little; the checksum decides
         with requests.get(url, headers=headers, stream=True, timeout=30) as answer:
-            if answer.status_code == 416: return self._again(url)
+            if answer.status_code == 416:
+                return self._again(url)
             answer.raise_for_status()
-            if answer.status_code != 206: have = 0
-            self.tag.write_text(answer.headers.get("ETag") or answer.headers.get("Last-Modified") or "W/")
+            if answer.status_code != 206:
+                have = 0
+            self.tag.write_text(
+                answer.headers.get("ETag") or answer.headers.get("Last-Modified") or "W/"
+            )
             rest = answer.headers.get("Content-Length")
             if rest and int(rest) > (free := shutil.disk_usage(self.part.parent).free):
-                raise NoSpace(f"{url} needs {int(rest):,} bytes, {self.part.parent} has {free:,} left; make room or name another `folder`. What has arrived is kept.")
-            with open(self.part, "ab" if have else "wb") as file, tqdm(total=have + int(rest) if rest else None, initial=have, unit="B", unit_scale=True, delay=1, disable=not self.progress) as bar:
-                answer.raw.enforce_content_length = False  # else a cut line costs the last chunk; the length is checked below
+                raise NoSpace(
+                    f"{url} needs {int(rest):,} bytes, {self.part.parent} has {free:,} left; make room or name another `folder`. What has arrived is kept."
+                )
+            with (
+                open(self.part, "ab" if have else "wb") as file,
+                tqdm(
+                    total=have + int(rest) if rest else None,
+                    initial=have,
+                    unit="B",
+                    unit_scale=True,
+                    delay=1,
+                    disable=not self.progress,
+                ) as bar,
+            ):
+                answer.raw.enforce_content_length = (
+                    False  # else a cut line costs the last chunk; the length is checked below
+                )
                 while chunk := answer.raw.read(1 << 18):
-                    file.write(chunk); bar.update(len(chunk))
-        if rest and self.part.stat().st_size < have + int(rest): raise requests.ConnectionError(f"the connection ended after {self.part.stat().st_size} of {have + int(rest)} bytes")
+                    file.write(chunk)
+                    bar.update(len(chunk))
+        if rest and self.part.stat().st_size < have + int(rest):
+            raise requests.ConnectionError(
+                f"the connection ended after {self.part.stat().st_size} of {have + int(rest)} bytes"
+            )
 
     def _again(self, url):
         "What is here does not fit what is there: start over."
-        self.part.unlink(); self._fetch(url)
+        self.part.unlink()
+        self._fetch(url)
 
 # %% ../../nbs/data/fetch.ipynb #c012s1s0
 def _from_uri(url):
     from urllib.request import url2pathname
+
     return url2pathname(url.removeprefix("file://"))
 
 # %% ../../nbs/data/fetch.ipynb #c015
 def published(
-    data, # `DataSet`
-    file, # one of its files
-): # ("md5:…" or None, bytes or None)
+    data,  # `DataSet`
+    file,  # one of its files
+):  # ("md5:…" or None, bytes or None)
     "Checksum and size of a file as the record's description states them; a checksum this library knows comes first. None for what is not to be had."
     known, entry = data.files.get(file), {}
     if data.description:
         import requests
+
         try:
             answer = requests.get(data.description, timeout=10)
             answer.raise_for_status()
-            entry = next((dict(f) for f in answer.json().get("files", []) if f.get("key") == file), {})
-        except (requests.RequestException, ValueError, TypeError, AttributeError): pass  # no description: the file itself may still be there
-    if not known and ":" in str(entry.get("checksum")): known = entry["checksum"]
+            entry = next(
+                (dict(f) for f in answer.json().get("files", []) if f.get("key") == file), {}
+            )
+        except (requests.RequestException, ValueError, TypeError, AttributeError):
+            pass  # no description: the file itself may still be there
+    if not known and ":" in str(entry.get("checksum")):
+        known = entry["checksum"]
     return known, entry["size"] if isinstance(entry.get("size"), int) else None
 
+
 def _sum(path, kind):
-    with open(path, "rb") as file: return hashlib.file_digest(file, kind).hexdigest()
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, kind).hexdigest()
+
 
 def check_file(
     path,
-    known, # "md5:…", "sha256:…"
+    known,  # "md5:…", "sha256:…"
 ):
     "Raise `ValueError` unless the file has this checksum."
     kind, _, wanted = known.partition(":")
     found = _sum(path, kind)
-    if found != wanted.lower(): raise ValueError(f"{path} has {kind} {found}, expected {wanted}: it is damaged or another version. Delete it and fetch again.")
+    if found != wanted.lower():
+        raise ValueError(
+            f"{path} has {kind} {found}, expected {wanted}: it is damaged or another version. Delete it and fetch again."
+        )
 
 # %% ../../nbs/data/fetch.ipynb #c018
-def _note(path): return path.with_name(f"{path.name}.json")
+def _note(path):
+    return path.with_name(f"{path.name}.json")
+
 
 def _cached(path, known, verify):
     "Is the file here, whole and the right one? Raises `ValueError` when it is here and is not."
-    if not path.exists(): return False
+    if not path.exists():
+        return False
     if not _note(path).exists():  # put there by hand
-        if known is None: warnings.warn(f"{path} was put there by hand and no checksum is known: its own is pinned.", stacklevel=4)
+        if known is None:
+            warnings.warn(
+                f"{path} was put there by hand and no checksum is known: its own is pinned.",
+                stacklevel=4,
+            )
         _keep_note(path, known, "by hand")
         return True
     note = json.loads(_note(path).read_text())
-    if path.stat().st_size != note["bytes"]: raise ValueError(f"{path} has {path.stat().st_size} bytes, {note['bytes']} were fetched: it is damaged. Delete it and fetch again.")
-    if verify: check_file(path, f"sha256:{note['sha256']}")
+    if path.stat().st_size != note["bytes"]:
+        raise ValueError(
+            f"{path} has {path.stat().st_size} bytes, {note['bytes']} were fetched: it is damaged. Delete it and fetch again."
+        )
+    if verify:
+        check_file(path, f"sha256:{note['sha256']}")
     return True
 
+# %% ../../nbs/data/fetch.ipynb #c018s1
 def _keep_note(path, known, origin):
-    if known: check_file(path, known)
-    note = {"sha256": _sum(path, "sha256"), "bytes": path.stat().st_size, "origin": origin, "checked": known or "pinned at first use"}
-    with atomic_path(_note(path)) as temporary: temporary.write_text(json.dumps(note, indent=1))
+    if known:
+        check_file(path, known)
+    note = {
+        "sha256": _sum(path, "sha256"),
+        "bytes": path.stat().st_size,
+        "origin": origin,
+        "checked": known or "pinned at first use",
+    }
+    with atomic_path(_note(path)) as temporary:
+        temporary.write_text(json.dumps(note, indent=1))
+
 
 def _by_hand(data, file, path, reasons):
     known = data.files.get(file)
-    return FileNotFoundError(f"{file} of {data.name!r} could not be downloaded: {'; '.join(reasons)}. By hand: open {data.home} in a browser, download {file}"
-                             f"{f' ({known})' if known else ''} and put it at {path}; then call this again. Or name a folder that holds it: mirrors=[…].")
+    return FileNotFoundError(
+        f"{file} of {data.name!r} could not be downloaded: {'; '.join(reasons)}. By hand: open {data.home} in a browser, download {file}"
+        f"{f' ({known})' if known else ''} and put it at {path}; then call this again. Or name a folder that holds it: mirrors=[…]."
+    )
 
 # %% ../../nbs/data/fetch.ipynb #c019
 def _addresses(data, file, mirrors):
     "Where a file may be, nearest first; folders that lack it are left out."
     for m in map(str, mirrors):
-        if "://" in m: yield m.rstrip("/") + "/" + quote(file); continue
+        if "://" in m:
+            yield m.rstrip("/") + "/" + quote(file)
+            continue
         for p in (Path(m) / data.name / file, Path(m) / file):
-            if p.is_file(): yield p.resolve().as_uri(); break
+            if p.is_file():
+                yield p.resolve().as_uri()
+                break
     yield data.address(file)
 
+# %% ../../nbs/data/fetch.ipynb #c019s1
 def _download(data, file, path, mirrors, progress, attempts):
     import pooch
     import requests
     import urllib3
+
     pooch.get_logger().setLevel(logging.WARNING)
     known, reasons = None, []
     for url in _addresses(data, file, mirrors):
-        known = known or data.files.get(file) or (None if url.startswith("file:") else published(data, file)[0])
+        known = (
+            known
+            or data.files.get(file)
+            or (None if url.startswith("file:") else published(data, file)[0])
+        )
         for attempt in range(attempts):
             try:
-                pooch.retrieve(url, known_hash=known, fname=path.name, path=path.parent, downloader=Resume(path.with_name(f".{path.name}.part"), progress))
-                if known is None: warnings.warn(f"No checksum of {file} is published: sha256 {_sum(path, 'sha256')} is pinned at first use.", stacklevel=4)
+                pooch.retrieve(
+                    url,
+                    known_hash=known,
+                    fname=path.name,
+                    path=path.parent,
+                    downloader=Resume(path.with_name(f".{path.name}.part"), progress),
+                )
+                if known is None:
+                    warnings.warn(
+                        f"No checksum of {file} is published: sha256 {_sum(path, 'sha256')} is pinned at first use.",
+                        stacklevel=4,
+                    )
                 return _keep_note(path, known, url)
-            except ValueError as e: reasons.append(f"{url}: {e}"); break            # another file than expected: the next place
-            except requests.HTTPError as e: reasons.append(f"{url}: {e}"); break
-            except NoSpace: raise
-            except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as e: reason = f"{url}: {type(e).__name__}: {e}"[:300]
-        else: reasons.append(f"{reason} ({attempts} attempts)")
+            except ValueError as e:
+                reasons.append(f"{url}: {e}")
+                break  # another file than expected: the next place
+            except requests.HTTPError as e:
+                reasons.append(f"{url}: {e}")
+                break
+            except NoSpace:
+                raise
+            except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as e:
+                reason = f"{url}: {type(e).__name__}: {e}"[:300]
+        else:
+            reasons.append(f"{reason} ({attempts} attempts)")
     raise _by_hand(data, file, path, reasons)
 
 # %% ../../nbs/data/fetch.ipynb #c020
 def fetch(
-    name,          # a data set of `dataset_names()`, or a `DataSet`
-    files=None,    # names or patterns of its files; all by default
+    name,  # a data set of `dataset_names()`, or a `DataSet`
+    files=None,  # names or patterns of its files; all by default
     *,
-    folder=None,   # where to keep them; by default `open` in the cache folder
-    mirrors=(),    # folders or addresses to look in first
+    folder=None,  # where to keep them; by default `open` in the cache folder
+    mirrors=(),  # folders or addresses to look in first
     verify=False,  # hash cached files again
-    progress=True, # show a bar when it takes longer than a second
-    attempts=3,    # per address, each going on where the last was cut off
-) -> list:         # paths, for `data.read.read`; archives are unpacked
+    progress=True,  # show a bar when it takes longer than a second
+    attempts=3,  # per address, each going on where the last was cut off
+) -> list:  # paths, for `data.read.read`; archives are unpacked
     "Fetch an open data set, or find it in the cache. Raises `KeyError` for an unknown name or file, `FileNotFoundError` saying how to fetch by hand, `NoSpace` (an `OSError`) when it is too large for the disk, `ValueError` for a cached file that is damaged."
     data = name if isinstance(name, DataSet) else DATASETS.get(name)
-    if data is None: raise KeyError(f"Unknown data set {name!r}; known: {', '.join(DATASETS)}.")
+    if data is None:
+        raise KeyError(f"Unknown data set {name!r}; known: {', '.join(DATASETS)}.")
     patterns = [files] if isinstance(files, str) else list(files or ["*"])
     chosen = [f for f in data.files if any(fnmatch(f, p) for p in patterns)]
-    if not chosen: raise KeyError(f"{data.name!r} has no file {', '.join(patterns)}; it has {', '.join(data.files)}.")
+    if not chosen:
+        raise KeyError(
+            f"{data.name!r} has no file {', '.join(patterns)}; it has {', '.join(data.files)}."
+        )
     mirrors = [*mirrors, *filter(None, os.environ.get("JET_ANOMALY_MIRROR", "").split(";"))]
     place = Path(folder or cache_folder() / "open") / data.name
     out = []
@@ -253,13 +513,16 @@ def fetch(
         out += _unpacked(path) if file.endswith((".tar", ".tar.gz")) else [path]
     return out
 
+# %% ../../nbs/data/fetch.ipynb #c020s1
 def _unpacked(path):
     "The files of an archive, unpacked once beside it."
     from pooch import Untar
+
     place = path.with_name(f"{path.name}.untar")
     done = place / ".complete"
     if not done.exists():
-        if place.exists(): shutil.rmtree(place)  # broken off half-way
+        if place.exists():
+            shutil.rmtree(place)  # broken off half-way
         Untar()(str(path), "download", None)
         done.touch()
     return sorted(p for p in place.rglob("*") if p.is_file() and p.name != ".complete")

@@ -16,40 +16,84 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from jet_anomaly.data.source import (
+    assemble,
+    dataset,
+    foreign,
+    four_vectors,
+    hdf5_rows,
+    open_hdf5,
+    pad,
+    to_gev,
+    toy_jets,
+)
 from ..jet.jets import kinematic_observables
-from .source import assemble, dataset, foreign, four_vectors, hdf5_rows, open_hdf5, pad, to_gev, toy_jets
 
 # %% ../../nbs/data/frames.ipynb #c006
-CONSTANTS = {"UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "STRING", "BINSTRING", "SHORT_BINSTRING", "INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1"}
-FRAME = {"PROTO", "FRAME", "MARK", "LIST", "EMPTY_LIST", "APPEND", "APPENDS", "PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE", "STOP"}
+CONSTANTS = {
+    "UNICODE",
+    "BINUNICODE",
+    "SHORT_BINUNICODE",
+    "STRING",
+    "BINSTRING",
+    "SHORT_BINSTRING",
+    "INT",
+    "BININT",
+    "BININT1",
+    "BININT2",
+    "LONG",
+    "LONG1",
+}
+FRAME = {
+    "PROTO",
+    "FRAME",
+    "MARK",
+    "LIST",
+    "EMPTY_LIST",
+    "APPEND",
+    "APPENDS",
+    "PUT",
+    "BINPUT",
+    "LONG_BINPUT",
+    "MEMOIZE",
+    "STOP",
+}
+
 
 def list_in_pickle(
-    data, # bytes
-) -> list: # of strings or integers
+    data,  # bytes
+) -> list:  # of strings or integers
     "The constants of a pickled flat list, without unpickling it; `ValueError` if it is anything else."
     operations = [(op.name, argument) for op, argument, _ in pickletools.genops(data)]
     odd = {name for name, _ in operations} - CONSTANTS - FRAME
-    if odd: raise ValueError(f"not a plain list of names: its pickle asks for {sorted(odd)}")
+    if odd:
+        raise ValueError(f"not a plain list of names: its pickle asks for {sorted(odd)}")
     return [argument for name, argument in operations if name in CONSTANTS]
 
 # %% ../../nbs/data/frames.ipynb #c008
 @dataclass
 class Frame:
     "A data frame in an HDF5 file: where each column stands."
+
     where: dict  # column → (block, place in the block)
-    values: list # blocks: (h5py data set, field or None)
-    n: int       # rows
+    values: list  # blocks: (h5py data set, field or None)
+    n: int  # rows
 
     def read(self, start, stop, columns):
         "Some rows of some columns, (rows, columns); each block is read once. Raises `KeyError` listing the columns there are."
         missing = [c for c in columns if c not in self.where]
-        if missing: raise KeyError(f"{self.values[0][0].file.filename} has no columns {missing[:5]}; it has {list(self.where)[:12]} … ({len(self.where)} in all).")
+        if missing:
+            raise KeyError(
+                f"{self.values[0][0].file.filename} has no columns {missing[:5]}; it has {list(self.where)[:12]} … ({len(self.where)} in all)."
+            )
         place = np.array([self.where[c] for c in columns])
-        if len(set(place[:, 0])) == 1: return self._block(place[0, 0], start, stop)[:, place[:, 1]]
+        if len(set(place[:, 0])) == 1:
+            return self._block(place[0, 0], start, stop)[:, place[:, 1]]
         out = None
         for b in np.unique(place[:, 0]):
             values, chosen = self._block(b, start, stop), place[:, 0] == b
-            if out is None: out = np.empty((len(values), len(columns)), np.float64)
+            if out is None:
+                out = np.empty((len(values), len(columns)), np.float64)
             out[:, chosen] = values[:, place[chosen, 1]]
         return out
 
@@ -57,90 +101,134 @@ class Frame:
         values = hdf5_rows(*((self.values[b][0], start, min(stop, self.n), self.values[b][1])))
         return values[:, None] if values.ndim == 1 else values
 
-def _text(names): return [x.decode() if isinstance(x, bytes) else int(x) if isinstance(x, np.integer) else x for x in names]
+
+def _text(names):
+    return [
+        x.decode() if isinstance(x, bytes) else int(x) if isinstance(x, np.integer) else x
+        for x in names
+    ]
 
 # %% ../../nbs/data/frames.ipynb #c009
 def _fixed(group):
     items, values = {}, []
     for b in range(int(group.attrs.get("nblocks", 0))):
         names, data = dataset(group, f"block{b}_items"), dataset(group, f"block{b}_values")
-        if names.dtype.kind not in "SiuO" or data.ndim != 2: continue  # objects: not numbers
-        items |= {name: (len(values), i) for i, name in enumerate(_text(hdf5_rows(names, None, None)))}
+        if names.dtype.kind not in "SiuO" or data.ndim != 2:
+            continue  # objects: not numbers
+        items |= {
+            name: (len(values), i) for i, name in enumerate(_text(hdf5_rows(names, None, None)))
+        }
         values.append((data, None))
     return items, values
+
 
 def _table(group):
     data, items, values = dataset(group, "table"), {}, []
     for field in data.dtype.names or ():
         kind = data.attrs.get(f"{field}_kind")
-        if field == "index" or not isinstance(kind, bytes) or data.dtype[field].base.kind not in "fiu": continue
+        if (
+            field == "index"
+            or not isinstance(kind, bytes)
+            or data.dtype[field].base.kind not in "fiu"
+        ):
+            continue
         items |= {name: (len(values), i) for i, name in enumerate(list_in_pickle(kind))}
         values.append((data, field))
     return items, values
 
 # %% ../../nbs/data/frames.ipynb #c009s0
 def open_frame(
-    file,     # of `open_hdf5`
-    key=None, # of the frame; by default the only one
+    file,  # of `open_hdf5`
+    key=None,  # of the frame; by default the only one
 ) -> Frame:
     "Find a data frame's columns. Raises `KeyError` naming the frames there are, `ValueError` for an empty or broken one."
     path = file.filename
     frames = frame_keys(file)
-    if key is None and len(frames) == 1: key = frames[0]
-    if key not in frames: raise KeyError(f"{path} holds no data frame {key or ''!r}; it holds the frames {frames} and the groups {sorted(map(str, file))}.")
+    if key is None and len(frames) == 1:
+        key = frames[0]
+    if key not in frames:
+        raise KeyError(
+            f"{path} holds no data frame {key or ''!r}; it holds the frames {frames} and the groups {sorted(map(str, file))}."
+        )
     with foreign(path):
-        items, values = (_table if file[key].attrs["pandas_type"] == b"frame_table" else _fixed)(file[key])
+        items, values = (_table if file[key].attrs["pandas_type"] == b"frame_table" else _fixed)(
+            file[key]
+        )
         lengths = {data.shape[0] for data, _ in values}
-    if not values or lengths == {0}: raise ValueError(f"{path}: the data frame {key!r} holds no numbers.")
-    if len(lengths) > 1 or any(i >= (data.dtype[field].shape or (1,))[0] if field else i >= data.shape[1] for b, i in items.values() for data, field in [values[b]]):
-        raise ValueError(f"{path}: the data frame {key!r} is damaged: its columns and values differ in length.")
+    if not values or lengths == {0}:
+        raise ValueError(f"{path}: the data frame {key!r} holds no numbers.")
+    if len(lengths) > 1 or any(
+        i >= (data.dtype[field].shape or (1,))[0] if field else i >= data.shape[1]
+        for b, i in items.values()
+        for data, field in [values[b]]
+    ):
+        raise ValueError(
+            f"{path}: the data frame {key!r} is damaged: its columns and values differ in length."
+        )
     return Frame(items, values, lengths.pop())
 
+# %% ../../nbs/data/frames.ipynb #c009s0s1
 def frame_keys(
-    file, # of `open_hdf5`
+    file,  # of `open_hdf5`
 ) -> list:
     "The groups of a file that hold data frames."
     with foreign(file.filename):
-        return [k for k, g in file.items() if isinstance(g, h5py.Group) and g.attrs.get("pandas_type") in (b"frame", b"frame_table")]
+        return [
+            k
+            for k, g in file.items()
+            if isinstance(g, h5py.Group)
+            and g.attrs.get("pandas_type") in (b"frame", b"frame_table")
+        ]
 
 # %% ../../nbs/data/frames.ipynb #c011
 def write_frame(
     path,
     key,
-    blocks,      # list of (names, (rows, columns) values): one block per data type
-    table=False, # the second form
+    blocks,  # list of (names, (rows, columns) values): one block per data type
+    table=False,  # the second form
 ):
     "Write a data frame as pandas does, with h5py; for tests and examples."
     rows = len(blocks[0][1])
     with h5py.File(path, "w") as f:
         group = f.create_group(key)
-        group.attrs.update(pandas_type=np.bytes_(b"frame_table" if table else b"frame"), nblocks=len(blocks))
+        group.attrs.update(
+            pandas_type=np.bytes_(b"frame_table" if table else b"frame"), nblocks=len(blocks)
+        )
         if table:
-            record = np.dtype([("index", "<i8")] + [(f"values_block_{b}", v.dtype, v.shape[1:]) for b, (_, v) in enumerate(blocks)])
+            record = np.dtype(
+                [("index", "<i8")]
+                + [(f"values_block_{b}", v.dtype, v.shape[1:]) for b, (_, v) in enumerate(blocks)]
+            )
             data = np.zeros(rows, record)
-            for b, (_, v) in enumerate(blocks): data[f"values_block_{b}"] = v
+            for b, (_, v) in enumerate(blocks):
+                data[f"values_block_{b}"] = v
             d = group.create_dataset("table", data=data, compression="gzip", chunks=True)
-            for b, (names, _) in enumerate(blocks): d.attrs[f"values_block_{b}_kind"] = np.bytes_(pickle.dumps(list(names), 0))
+            for b, (names, _) in enumerate(blocks):
+                d.attrs[f"values_block_{b}_kind"] = np.bytes_(pickle.dumps(list(names), 0))
         for b, (names, v) in enumerate(() if table else blocks):
-            group[f"block{b}_items"] = np.array(names, dtype="S" if isinstance(names[0], str) else np.int64)
+            group[f"block{b}_items"] = np.array(
+                names, dtype="S" if isinstance(names[0], str) else np.int64
+            )
             group.create_dataset(f"block{b}_values", data=v, compression="gzip", chunks=True)
     return Path(path)
 
 # %% ../../nbs/data/frames.ipynb #c014
 PARTICLES, LABEL = 700, 2100
 
+
 def lhco_blocks(
-    path,           # HDF5 file with a data frame of 2100 or 2101 columns
-    flow,           # `CutFlow`, filled while reading
-    size=1000,      # events per block
-    key=None,       # of the data frame
-    radius=1.0,     # of the anti-kT jets
-    min_pt=20.,     # of a jet, GeV
-    jets_per_event=2, # hardest first
-    unit="GeV",     # of the file
+    path,  # HDF5 file with a data frame of 2100 or 2101 columns
+    flow,  # `CutFlow`, filled while reading
+    size=1000,  # events per block
+    key=None,  # of the data frame
+    radius=1.0,  # of the anti-kT jets
+    min_pt=20.0,  # of a jet, GeV
+    jets_per_event=2,  # hardest first
+    unit="GeV",  # of the file
 ):
     "Stream clustered `Jets` with their `event` and, where known, label (0 background). Needs fastjet. Raises as `open_frame`, `KeyError` for a missing column."
     from jet_anomaly.data.cluster import cluster
+
     scale = to_gev(unit)
     with open_hdf5(path) as file:
         frame = open_frame(file, key)
@@ -150,86 +238,138 @@ def lhco_blocks(
         for start in range(0, frame.n, size):
             rows = frame.read(start, start + size, columns)
             flow.add("events", "read", len(rows))
-            with foreign(path): jets = _cluster(rows, start, cluster, radius, min_pt, jets_per_event, scale, flow, meta)
+            with foreign(path):
+                jets = _cluster(
+                    rows, start, cluster, radius, min_pt, jets_per_event, scale, flow, meta
+                )
             yield jets
 
+# %% ../../nbs/data/frames.ipynb #c014s1
 def _cluster(rows, start, cluster, radius, min_pt, jets_per_event, scale, flow, meta):
-    finite = flow.keep("events", "momenta finite", np.isfinite(rows).all(1) & (np.abs(rows) < 1e6).all(1))
+    finite = flow.keep(
+        "events", "momenta finite", np.isfinite(rows).all(1) & (np.abs(rows) < 1e6).all(1)
+    )
     number, rows = start + np.flatnonzero(finite), rows[finite]
-    pt, eta, phi = (rows[:, i:3 * PARTICLES:3] for i in range(3))
+    pt, eta, phi = (rows[:, i : 3 * PARTICLES : 3] for i in range(3))
     real = pt > 0
     p4 = four_vectors(pt[real] * scale, eta[real], phi[real])
     _, event, rank, members, sizes = cluster(p4, real.sum(1), radius, min_pt)
     hard = flow.keep("jets", f"the {jets_per_event} hardest", rank < jets_per_event)
     members, counts, event = members[np.repeat(hard, sizes)], sizes[hard], event[hard]
     labels = rows[event, LABEL].astype(np.int64) if rows.shape[1] > LABEL else None
-    return assemble(pad(p4[members], counts), pad(np.ones(len(members), bool), counts), flow, None, {"event": number[event]}, labels, meta)
+    return assemble(
+        pad(p4[members], counts),
+        pad(np.ones(len(members), bool), counts),
+        flow,
+        None,
+        {"event": number[event]},
+        labels,
+        meta,
+    )
 
 # %% ../../nbs/data/frames.ipynb #c015
 def toy_lhco(
     path,
-    events=50,    # of two jets each
+    events=50,  # of two jets each
     table=False,
     seed=0,
 ):
     "Write a small file in the layout of the LHC Olympics; every tenth event is called signal."
-    p4, mask = toy_jets(2 * events, pt=1300., seed=seed)
+    p4, mask = toy_jets(2 * events, pt=1300.0, seed=seed)
     p4, mask = p4.reshape(events, -1, 4), mask.reshape(events, -1)
     pt = np.hypot(p4[..., 1], p4[..., 2])
     rows = np.zeros((events, LABEL + 1))
-    polar = np.stack([pt, np.arcsinh(np.divide(p4[..., 3], pt, out=np.zeros_like(pt), where=mask)), np.arctan2(p4[..., 2], p4[..., 1])], -1)
-    rows[:, :3 * pt.shape[1]] = (polar * mask[..., None])[np.arange(events)[:, None], np.argsort(-pt, 1)].reshape(events, -1)
+    polar = np.stack(
+        [
+            pt,
+            np.arcsinh(np.divide(p4[..., 3], pt, out=np.zeros_like(pt), where=mask)),
+            np.arctan2(p4[..., 2], p4[..., 1]),
+        ],
+        -1,
+    )
+    rows[:, : 3 * pt.shape[1]] = (polar * mask[..., None])[
+        np.arange(events)[:, None], np.argsort(-pt, 1)
+    ].reshape(events, -1)
     rows[:, LABEL] = np.arange(events) % 10 == 0
     return write_frame(path, "df", [(list(range(LABEL + 1)), rows)], table)
 
 # %% ../../nbs/data/frames.ipynb #c023
 def lhco_features_blocks(
-    path,            # HDF5 file with columns `pxj1, pyj1, pzj1, mj1, …`
-    flow,            # `CutFlow`, filled while reading
-    size=50_000,     # events per block
-    key=None,        # of the data frame
-    unit="GeV",      # of momenta
+    path,  # HDF5 file with columns `pxj1, pyj1, pzj1, mj1, …`
+    flow,  # `CutFlow`, filled while reading
+    size=50_000,  # events per block
+    key=None,  # of the data frame
+    unit="GeV",  # of momenta
     mass_unit=None,  # of masses; by default that of the momenta
 ):
     "Stream two one-entry `Jets` per event with `tau1 …` and label. Raises as `open_frame`, `KeyError` for a missing column."
     scale, mass_scale = to_gev(unit), to_gev(mass_unit or unit)
     with open_hdf5(path) as file:
         frame = open_frame(file, key)
-        taus = [t for t in ("tau1", "tau2", "tau3", "tau4") if f"{t}j1" in frame.where and f"{t}j2" in frame.where]
-        columns = [f"{c}j{j}" for j in (1, 2) for c in ("px", "py", "pz", "m", *taus)] + ["label"] * ("label" in frame.where)
+        taus = [
+            t
+            for t in ("tau1", "tau2", "tau3", "tau4")
+            if f"{t}j1" in frame.where and f"{t}j2" in frame.where
+        ]
+        columns = [f"{c}j{j}" for j in (1, 2) for c in ("px", "py", "pz", "m", *taus)] + [
+            "label"
+        ] * ("label" in frame.where)
         meta = {"format": "lhco_features", "source": Path(path).name}
         flow.total += frame.n
         for start in range(0, frame.n, size):
             rows = frame.read(start, start + size, columns).astype(np.float64)
             flow.add("events", "read", len(rows))
             n = 4 + len(taus)
-            each = rows[:, :2 * n].reshape(-1, n)  # jets 1 and 2 of each event, one after the other
+            each = rows[:, : 2 * n].reshape(
+                -1, n
+            )  # jets 1 and 2 of each event, one after the other
             p3, mass = each[:, :3] * scale, each[:, 3] * mass_scale
-            p4 = np.concatenate([np.sqrt((p3 ** 2).sum(1) + mass ** 2)[:, None], p3], 1)
-            observables = {t: each[:, 4 + i].astype(np.float32) for i, t in enumerate(taus)} | {"mass": mass.astype(np.float32), "event": start + np.repeat(np.arange(len(rows)), 2)}
-            labels = np.repeat(np.nan_to_num(rows[:, -1]).astype(np.int64), 2) if "label" in frame.where else None
-            yield assemble(p4[:, None], np.ones((len(p4), 1), bool), flow, None, observables, labels, meta)
+            p4 = np.concatenate([np.sqrt((p3**2).sum(1) + mass**2)[:, None], p3], 1)
+            observables = {t: each[:, 4 + i].astype(np.float32) for i, t in enumerate(taus)} | {
+                "mass": mass.astype(np.float32),
+                "event": start + np.repeat(np.arange(len(rows)), 2),
+            }
+            labels = (
+                np.repeat(np.nan_to_num(rows[:, -1]).astype(np.int64), 2)
+                if "label" in frame.where
+                else None
+            )
+            yield assemble(
+                p4[:, None], np.ones((len(p4), 1), bool), flow, None, observables, labels, meta
+            )
 
-def toy_lhco_features(
-    path,
-    events=50,
-    unit="GeV",
-    seed=0,
-):
+# %% ../../nbs/data/frames.ipynb #c023s1
+def toy_lhco_features(path, events=50, unit="GeV", seed=0):
     "Write a small file in the layout of the LHC Olympics feature files."
-    p4, mask = toy_jets(2 * events, pt=1300., seed=seed)
-    total, mass = p4.sum(1).reshape(events, 2, 4), kinematic_observables(p4, mask)["mass"].reshape(events, 2)
-    columns = {f"{c}j{j + 1}": total[:, j, i + 1] / to_gev(unit) for j in (0, 1) for i, c in enumerate(("px", "py", "pz"))}
-    columns |= {f"mj{j + 1}": mass[:, j] / to_gev(unit) for j in (0, 1)} | {f"tau{i}j{j + 1}": np.full(events, .5 ** i) for j in (0, 1) for i in (1, 2, 3)}
-    return write_frame(path, "df", [(list(columns), np.stack(list(columns.values()), 1)), (["label"], (np.arange(events) % 10 == 0)[:, None].astype(np.int64))])
+    p4, mask = toy_jets(2 * events, pt=1300.0, seed=seed)
+    total, mass = (
+        p4.sum(1).reshape(events, 2, 4),
+        kinematic_observables(p4, mask)["mass"].reshape(events, 2),
+    )
+    columns = {
+        f"{c}j{j + 1}": total[:, j, i + 1] / to_gev(unit)
+        for j in (0, 1)
+        for i, c in enumerate(("px", "py", "pz"))
+    }
+    columns |= {f"mj{j + 1}": mass[:, j] / to_gev(unit) for j in (0, 1)} | {
+        f"tau{i}j{j + 1}": np.full(events, 0.5**i) for j in (0, 1) for i in (1, 2, 3)
+    }
+    return write_frame(
+        path,
+        "df",
+        [
+            (list(columns), np.stack(list(columns.values()), 1)),
+            (["label"], (np.arange(events) % 10 == 0)[:, None].astype(np.int64)),
+        ],
+    )
 
 # %% ../../nbs/data/frames.ipynb #c026
 def toptagging_blocks(
-    path,         # HDF5 file with columns `E_0, PX_0, PY_0, PZ_0, …`
-    flow,         # `CutFlow`, filled while reading
-    size=5000,    # jets per block
-    key=None,     # of the data frame
-    unit="GeV",   # of the file
+    path,  # HDF5 file with columns `E_0, PX_0, PY_0, PZ_0, …`
+    flow,  # `CutFlow`, filled while reading
+    size=5000,  # jets per block
+    key=None,  # of the data frame
+    unit="GeV",  # of the file
 ):
     "Stream `Jets`; label 1 is top. Raises as `open_frame`, `KeyError` for a missing column."
     scale = to_gev(unit)
@@ -244,13 +384,31 @@ def toptagging_blocks(
         for start in range(0, frame.n, size):
             p4 = frame.read(start, start + size, columns).reshape(-1, n, 4) * np.float32(scale)
             flow.add("jets", "read", len(p4))
-            of = dict(zip(extra, np.nan_to_num(frame.read(start, start + size, extra)).astype(np.int64).T)) if extra else {}
-            yield assemble(p4, p4[..., 0] != 0, flow, None, {"ttv": of["ttv"]} if "ttv" in of else None, of.get(label), meta)
+            of = (
+                dict(
+                    zip(
+                        extra,
+                        np.nan_to_num(frame.read(start, start + size, extra)).astype(np.int64).T,
+                    )
+                )
+                if extra
+                else {}
+            )
+            yield assemble(
+                p4,
+                p4[..., 0] != 0,
+                flow,
+                None,
+                {"ttv": of["ttv"]} if "ttv" in of else None,
+                of.get(label),
+                meta,
+            )
 
+# %% ../../nbs/data/frames.ipynb #c026s1
 def toy_toptagging(
     path,
     jets=100,
-    width=200,   # constituents
+    width=200,  # constituents
     table=True,
     seed=0,
 ):
@@ -258,6 +416,19 @@ def toy_toptagging(
     p4, mask = toy_jets(jets, seed=seed)
     order = np.argsort(-np.hypot(p4[..., 1], p4[..., 2]) * mask, 1)
     values = np.zeros((jets, width, 4), np.float32)
-    values[:, :p4.shape[1]] = np.take_along_axis(np.where(mask[..., None], p4, 0), order[..., None], 1)
+    values[:, : p4.shape[1]] = np.take_along_axis(
+        np.where(mask[..., None], p4, 0), order[..., None], 1
+    )
     names = [f"{c}_{i}" for i in range(width) for c in ("E", "PX", "PY", "PZ")]
-    return write_frame(path, "table", [(names, values.reshape(jets, -1)), (["ttv", "is_signal_new"], np.stack([np.zeros(jets, np.int64), np.arange(jets) % 2], 1))], table)
+    return write_frame(
+        path,
+        "table",
+        [
+            (names, values.reshape(jets, -1)),
+            (
+                ["ttv", "is_signal_new"],
+                np.stack([np.zeros(jets, np.int64), np.arange(jets) % 2], 1),
+            ),
+        ],
+        table,
+    )

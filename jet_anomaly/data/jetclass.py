@@ -12,63 +12,111 @@ from pathlib import Path
 import awkward as ak
 import numpy as np
 
+from jet_anomaly.data.source import (
+    assemble,
+    branch_names,
+    flat,
+    flat_counts,
+    foreign,
+    missing_branch,
+    open_tree,
+    pad,
+    toy_jets,
+    tree_blocks,
+    write_tree,
+)
 from ..jet.jets import kinematic_observables
-from .source import assemble, branch_names, flat, flat_counts, foreign, missing_branch, open_tree, pad, toy_jets, tree_blocks, write_tree
 
 # %% ../../nbs/data/jetclass.ipynb #c006
-FLAGS = {"part_isElectron": -11, "part_isMuon": -13, "part_isPhoton": 22, "part_isChargedHadron": 211, "part_isNeutralHadron": 130}
+FLAGS = {
+    "part_isElectron": -11,
+    "part_isMuon": -13,
+    "part_isPhoton": 22,
+    "part_isChargedHadron": 211,
+    "part_isNeutralHadron": 130,
+}
+
 
 def pdgid_of_flags(
     flags,  # name → (particles,) bool, names as in `FLAGS`
-    charge, # (particles,)
+    charge,  # (particles,)
 ):  # (particles,) int32
     "The PDG code a particle-flow program would give; 0 where no flag is set."
-    code = sum((FLAGS[k] * np.asarray(v, np.int32) for k, v in flags.items()), np.zeros(len(charge), np.int32))
-    return np.where(np.abs(code) == 22, 22, np.where(code == 130, 130, code * np.sign(charge))).astype(np.int32)
+    code = sum(
+        (FLAGS[k] * np.asarray(v, np.int32) for k, v in flags.items()),
+        np.zeros(len(charge), np.int32),
+    )
+    return np.where(
+        np.abs(code) == 22, 22, np.where(code == 130, 130, code * np.sign(charge))
+    ).astype(np.int32)
 
 # %% ../../nbs/data/jetclass.ipynb #c009
 CLASSES = ("QCD", "Hbb", "Hcc", "Hgg", "H4q", "Hqql", "Zqq", "Wqq", "Tbqq", "Tbl")
 FIRST_QCD = 161  # of JetClass-II's labels
 
+
 def _label_branches(found, path):
     "The branches that hold the truth; none in a file without."
-    if "jet_label" in found: return ["jet_label"]
+    if "jet_label" in found:
+        return ["jet_label"]
     return [f"label_{c}" for c in CLASSES if f"label_{c}" in found]
 
+
 def labels_of(
-    block, # name → array; `jet_label`, or some of `label_…`
+    block,  # name → array; `jet_label`, or some of `label_…`
 ):  # (labels, classes), or (None, None) for a file without truth
     "Labels with 0 for QCD, and the file's own class."
     if "jet_label" in block:
         own = np.asarray(block["jet_label"], np.int64)
         return np.where(own >= FIRST_QCD, 0, own + 1), own
-    if not block: return None, None
-    hot = [np.asarray(block[f"label_{c}"]) > 0 if f"label_{c}" in block else np.zeros(len(next(iter(block.values()))), bool) for c in CLASSES]
-    if (np.sum(hot, 0) != 1).any(): raise ValueError(f"{(np.sum(hot, 0) != 1).sum()} jets belong to no class or to several: exactly one label_… must be true.")
+    if not block:
+        return None, None
+    hot = [
+        np.asarray(block[f"label_{c}"]) > 0
+        if f"label_{c}" in block
+        else np.zeros(len(next(iter(block.values()))), bool)
+        for c in CLASSES
+    ]
+    if (np.sum(hot, 0) != 1).any():
+        raise ValueError(
+            f"{(np.sum(hot, 0) != 1).sum()} jets belong to no class or to several: exactly one label_… must be true."
+        )
     return np.argmax(hot, 0), np.argmax(hot, 0)
 
 # %% ../../nbs/data/jetclass.ipynb #c012
 P4 = ("part_energy", "part_px", "part_py", "part_pz")
 TRACK = {"d0": "part_d0val", "d0_err": "part_d0err", "dz": "part_dzval", "dz_err": "part_dzerr"}
-JET = {"pt": "jet_pt", "eta": "jet_eta", "phi": "jet_phi", "softdrop_mass": "jet_sdmass", **{f"tau{i}": f"jet_tau{i}" for i in range(1, 5)}}
+JET = {
+    "pt": "jet_pt",
+    "eta": "jet_eta",
+    "phi": "jet_phi",
+    "softdrop_mass": "jet_sdmass",
+    **{f"tau{i}": f"jet_tau{i}" for i in range(1, 5)},
+}
+
 
 def jetclass_blocks(
-    path,        # ROOT file with a tree `tree`
-    flow,        # `CutFlow`, filled while reading
-    size=10_000, # jets per block
+    path,  # ROOT file with a tree `tree`
+    flow,  # `CutFlow`, filled while reading
+    size=10_000,  # jets per block
 ):
     "Stream `Jets` from JetClass or JetClass-II; label 0 is QCD. Raises as `open_tree`, `KeyError` for a missing column, `ValueError` for ambiguous labels."
     with open_tree(path, "tree") as tree:
         found = branch_names(tree)
         for name in (*P4, "jet_pt", "jet_eta", "jet_phi"):
-            if name not in found: raise missing_branch(path, name, found)
+            if name not in found:
+                raise missing_branch(path, name, found)
         optional = [*TRACK.values(), "part_charge", *FLAGS, *JET.values(), "jet_energy"]
-        names = dict.fromkeys([*P4, *(n for n in optional if n in found), *_label_branches(found, path)])
+        names = dict.fromkeys(
+            [*P4, *(n for n in optional if n in found), *_label_branches(found, path)]
+        )
         meta = {"format": "jetclass", "source": Path(path).name}
         for _, block in tree_blocks(tree, list(names), size, flow):
-            with foreign(path): jets = _read_block(block, flow, meta)
+            with foreign(path):
+                jets = _read_block(block, flow, meta)
             yield jets
 
+# %% ../../nbs/data/jetclass.ipynb #c012s1
 def _read_block(block, flow, meta):
     counts = flat_counts(block[P4[0]])[1]
     part = {k: flat(v) for k, v in block.items() if k.startswith("part_")}
@@ -76,33 +124,71 @@ def _read_block(block, flow, meta):
     features = {k: part[b].astype(np.float32) for k, b in TRACK.items() if b in part}
     if "part_charge" in part:
         features["charge"] = part["part_charge"].astype(np.int32)
-        features["pdgid"] = pdgid_of_flags({k: part[k] for k in FLAGS if k in part}, part["part_charge"])
+        features["pdgid"] = pdgid_of_flags(
+            {k: part[k] for k in FLAGS if k in part}, part["part_charge"]
+        )
     observables = {k: block[b].to_numpy().astype(np.float32) for k, b in JET.items() if b in block}
     if "jet_energy" in block:
-        momentum = observables["pt"].astype(np.float64) * np.cosh(observables["eta"].astype(np.float64))
-        observables["mass"] = np.sqrt(np.maximum(block["jet_energy"].to_numpy().astype(np.float64) ** 2 - momentum ** 2, 0)).astype(np.float32)
-    labels, own = labels_of({k: v.to_numpy() for k, v in block.items() if k.startswith("label_") or k == "jet_label"})
-    if own is not None: observables["class"] = own
+        momentum = observables["pt"].astype(np.float64) * np.cosh(
+            observables["eta"].astype(np.float64)
+        )
+        observables["mass"] = np.sqrt(
+            np.maximum(block["jet_energy"].to_numpy().astype(np.float64) ** 2 - momentum**2, 0)
+        ).astype(np.float32)
+    labels, own = labels_of(
+        {k: v.to_numpy() for k, v in block.items() if k.startswith("label_") or k == "jet_label"}
+    )
+    if own is not None:
+        observables["class"] = own
     p4 = pad(np.stack([part[k] for k in P4], -1), counts)
-    return assemble(p4, pad(np.ones(counts.sum(), bool), counts), flow, {k: pad(v, counts) for k, v in features.items()}, observables, labels, meta)
+    return assemble(
+        p4,
+        pad(np.ones(counts.sum(), bool), counts),
+        flow,
+        {k: pad(v, counts) for k, v in features.items()},
+        observables,
+        labels,
+        meta,
+    )
 
 # %% ../../nbs/data/jetclass.ipynb #c014
 def toy_jetclass(
     path,
     jets=100,
-    second=False, # JetClass-II's single label instead of ten
+    second=False,  # JetClass-II's single label instead of ten
     seed=0,
 ):
     "Write a small file in the layout of JetClass."
     rng = np.random.default_rng(seed)
     p4, mask = toy_jets(jets, seed=seed)
     kin, n, p = kinematic_observables(p4, mask), mask.sum(1), p4[mask]
-    kind = rng.choice(5, len(p), p=[.02, .02, .26, .55, .15])
+    kind = rng.choice(5, len(p), p=[0.02, 0.02, 0.26, 0.55, 0.15])
     charge = np.where(np.isin(kind, (0, 1, 3)), rng.choice([-1, 1], len(p)), 0)
-    part = dict(zip(P4, p.T)) | {f: kind == i for i, f in enumerate(FLAGS)} | {b: np.where(charge != 0, rng.normal(0, .1, len(p)) if b.endswith("val") else .1, 0) for b in TRACK.values()} | {"part_charge": charge}
-    data = {k: ak.unflatten(v.astype({"f": np.float32, "i": np.int32, "b": bool}[v.dtype.kind]), n) for k, v in part.items()}
+    part = (
+        dict(zip(P4, p.T))
+        | {f: kind == i for i, f in enumerate(FLAGS)}
+        | {
+            b: np.where(charge != 0, rng.normal(0, 0.1, len(p)) if b.endswith("val") else 0.1, 0)
+            for b in TRACK.values()
+        }
+        | {"part_charge": charge}
+    )
+    data = {
+        k: ak.unflatten(v.astype({"f": np.float32, "i": np.int32, "b": bool}[v.dtype.kind]), n)
+        for k, v in part.items()
+    }
     total = p4.sum(1)
-    numbers = {"jet_pt": kin["pt"], "jet_eta": kin["eta"], "jet_phi": kin["phi"], "jet_energy": total[:, 0], "jet_sdmass": kin["mass"] * .8} | {f"jet_tau{i}": .5 ** i * np.ones(jets) for i in range(1, 5)}
+    numbers = {
+        "jet_pt": kin["pt"],
+        "jet_eta": kin["eta"],
+        "jet_phi": kin["phi"],
+        "jet_energy": total[:, 0],
+        "jet_sdmass": kin["mass"] * 0.8,
+    } | {f"jet_tau{i}": 0.5**i * np.ones(jets) for i in range(1, 5)}
     own = np.arange(jets) % 188 if second else np.arange(jets) % len(CLASSES)
-    numbers = {k: v.astype(np.float32) for k, v in numbers.items()} | ({"jet_label": own.astype(np.int32)} if second else {f"label_{c}": own == i for i, c in enumerate(CLASSES)})
+    numbers = {k: v.astype(np.float32) for k, v in numbers.items()} | (
+        {"jet_label": own.astype(np.int32)}
+        if second
+        else {f"label_{c}": own == i for i, c in enumerate(CLASSES)}
+    )
     return write_tree(path, "tree", data | numbers)

@@ -12,18 +12,32 @@ from pathlib import Path
 import awkward as ak
 import numpy as np
 
+from jet_anomaly.data.source import (
+    assemble,
+    branch_names,
+    flat,
+    flat_counts,
+    foreign,
+    four_vectors,
+    missing_branch,
+    open_tree,
+    pad,
+    toy_jets,
+    tree_blocks,
+    write_tree,
+)
 from ..jet.jets import kinematic_observables
-from .source import assemble, branch_names, flat, flat_counts, foreign, four_vectors, missing_branch, open_tree, pad, toy_jets, tree_blocks, write_tree
 
 # %% ../../nbs/data/pfnano.ipynb #c008
 def _offsets(counts):
     "Where each event's objects begin in the flat list."
     return np.concatenate([[0], np.cumsum(counts)[:-1]])
 
+
 def follow_links(
     event,  # (links,) event of each link
     index,  # (links,) index of an object within the event
-    counts, # (events,) objects per event
+    counts,  # (events,) objects per event
 ):  # (links,) index in the flat list of all objects, or −1
     "Indices within an event as indices within the block."
     event, index, counts = (np.asarray(a, np.int64) for a in (event, index, counts))
@@ -31,21 +45,35 @@ def follow_links(
 
 # %% ../../nbs/data/pfnano.ipynb #c011
 CM = 10.0  # mm
-COLUMNS = {"pt": "pt", "eta": "eta", "phi": "phi", "mass": "mass", "pdgid": "pdgId", "charge": "charge", "puppi_weight": "puppiWeight",
-           "d0": "d0", "d0_err": "d0Err", "dz": "dz", "dz_err": "dzErr"}
+COLUMNS = {
+    "pt": "pt",
+    "eta": "eta",
+    "phi": "phi",
+    "mass": "mass",
+    "pdgid": "pdgId",
+    "charge": "charge",
+    "puppi_weight": "puppiWeight",
+    "d0": "d0",
+    "d0_err": "d0Err",
+    "dz": "dz",
+    "dz_err": "dzErr",
+}
+
 
 def measured_mm(
-    value, # cm
-    error, # cm; negative where nothing was measured
+    value,  # cm
+    error,  # cm; negative where nothing was measured
 ):
     "An impact parameter and its error in mm, both zero where there is none."
     there = error > 0
-    return np.where(there, value * CM, 0).astype(np.float32), np.where(there, error * CM, 0).astype(np.float32)
+    return np.where(there, value * CM, 0).astype(np.float32), np.where(there, error * CM, 0).astype(
+        np.float32
+    )
 
 # %% ../../nbs/data/pfnano.ipynb #c014
 def near(
-    jets,    # (events, ragged) with fields `eta`, `phi`
-    objects, # (events, ragged) with fields `eta`, `phi`
+    jets,  # (events, ragged) with fields `eta`, `phi`
+    objects,  # (events, ragged) with fields `eta`, `phi`
     radius=0.4,
 ):  # (events, ragged) bool
     "Which jets have an object of their event within ΔR < radius; φ is wrapped."
@@ -56,88 +84,152 @@ def near(
 # %% ../../nbs/data/pfnano.ipynb #c016
 LAST_COPY = 1 << 13  # bit of GenPart_statusFlags
 
+
 def _collection(block, name, *extra):
     return ak.zip({k: block[f"{name}_{k}"] for k in ("eta", "phi", *extra)})
+
 
 def _passing(block, jet, flow, lepton_veto, match):
     "Which jets pass the requirements that involve other objects, (events, ragged) bool; counted."
     jets = _collection(block, jet)
     flow.add("jets", jet, ak.count(jets["eta"]))
     keep = ak.ones_like(jets["eta"], dtype=bool)
+
     def cut(step, passed):
         nonlocal keep
         flow.add("jets", step, ak.sum(keep & passed), ak.sum(keep & ~passed))
         keep = keep & passed
+
     for lepton in ("Electron", "Muon") if lepton_veto else ():
         leptons = _collection(block, lepton, "pt")
-        cut(f"no {lepton.lower()} above {lepton_veto:g} GeV within 0.4", ~near(jets, leptons[leptons["pt"] > lepton_veto]))
-    if isinstance(match, str): cut(f"{match} within 0.4", near(jets, _collection(block, match)))
+        cut(
+            f"no {lepton.lower()} above {lepton_veto:g} GeV within 0.4",
+            ~near(jets, leptons[leptons["pt"] > lepton_veto]),
+        )
+    if isinstance(match, str):
+        cut(f"{match} within 0.4", near(jets, _collection(block, match)))
     elif match:
         particles = _collection(block, "GenPart", "pdgId", "statusFlags")
-        wanted = np.isin(ak.flatten(abs(particles["pdgId"])).to_numpy(), match) & (ak.flatten(particles["statusFlags"]).to_numpy() & LAST_COPY > 0)
-        cut(f"generated {', '.join(map(str, match))} within 0.4", near(jets, particles[ak.unflatten(wanted, ak.num(particles))]))
+        wanted = np.isin(ak.flatten(abs(particles["pdgId"])).to_numpy(), match) & (
+            ak.flatten(particles["statusFlags"]).to_numpy() & LAST_COPY > 0
+        )
+        cut(
+            f"generated {', '.join(map(str, match))} within 0.4",
+            near(jets, particles[ak.unflatten(wanted, ak.num(particles))]),
+        )
     return keep
 
 # %% ../../nbs/data/pfnano.ipynb #c018
-MULTICHANNEL = dict(pt=(200, None), eta=2.0, lepton_veto=20.0, match="GenJetAK8", leading=1)  # the selection of the multi-channel study
-EVENT = {"run": "run", "lumi": "luminosityBlock", "event_number": "event", "weight": "genWeight", "ht": "LHE_HT"}
-JET = {"pt": "pt", "eta": "eta", "phi": "phi", "mass": "mass", "softdrop_mass": "msoftdrop", **{f"tau{i}": f"tau{i}" for i in range(1, 5)}}
+MULTICHANNEL = dict(
+    pt=(200, None), eta=2.0, lepton_veto=20.0, match="GenJetAK8", leading=1
+)  # the selection of the multi-channel study
+EVENT = {
+    "run": "run",
+    "lumi": "luminosityBlock",
+    "event_number": "event",
+    "weight": "genWeight",
+    "ht": "LHE_HT",
+}
+JET = {
+    "pt": "pt",
+    "eta": "eta",
+    "phi": "phi",
+    "mass": "mass",
+    "softdrop_mass": "msoftdrop",
+    **{f"tau{i}": f"tau{i}" for i in range(1, 5)},
+}
+
 
 def _layout(found, jet, path):
     "Where candidates stand, their columns, and the branches that link them to jets."
     links = f"{jet}PFCands"
-    if f"{links}_jetIdx" not in found: raise missing_branch(path, f"{links}_jetIdx", found)
+    if f"{links}_jetIdx" not in found:
+        raise missing_branch(path, f"{links}_jetIdx", found)
     indexed = f"{links}_pFCandsIdx" in found and "PFCands_pt" in found
     stem = "PFCands" if indexed else links
     for k in ("pt", "eta", "phi"):
-        if f"{stem}_{k}" not in found: raise missing_branch(path, f"{stem}_{k}", found)
+        if f"{stem}_{k}" not in found:
+            raise missing_branch(path, f"{stem}_{k}", found)
     columns = {k: f"{stem}_{b}" for k, b in COLUMNS.items() if f"{stem}_{b}" in found}
     return columns, f"{links}_jetIdx", f"{links}_pFCandsIdx" if indexed else None
 
 # %% ../../nbs/data/pfnano.ipynb #c018s0
 def pfnano_blocks(
-    path,                # ROOT file with a tree `Events`
-    flow,                # `CutFlow`, filled while reading
-    size=2000,           # events per block
-    collection="FatJet", # jets, whose candidates are in `<collection>PFCands`
-    ht=None,             # (low, high) window in `LHE_HT`, GeV
-    lepton_veto=None,    # no electron or muon above this pT (GeV) within ΔR < 0.4
-    match=None,          # a collection, or PDG codes of generated particles: one within ΔR < 0.4
-    puppi=False,         # weight the candidates with their PUPPI weights
+    path,  # ROOT file with a tree `Events`
+    flow,  # `CutFlow`, filled while reading
+    size=2000,  # events per block
+    collection="FatJet",  # jets, whose candidates are in `<collection>PFCands`
+    ht=None,  # (low, high) window in `LHE_HT`, GeV
+    lepton_veto=None,  # no electron or muon above this pT (GeV) within ΔR < 0.4
+    match=None,  # a collection, or PDG codes of generated particles: one within ΔR < 0.4
+    puppi=False,  # weight the candidates with their PUPPI weights
 ):
     "Stream `Jets` from PFNano, indexed or embedded. Raises as `open_tree`, and `KeyError` listing the columns there are."
     with open_tree(path, "Events") as tree:
         found = branch_names(tree)
-        if f"{collection}_pt" not in found: raise missing_branch(path, f"{collection}_pt", found)
+        if f"{collection}_pt" not in found:
+            raise missing_branch(path, f"{collection}_pt", found)
         columns, of_jet, of_candidate = _layout(found, collection, path)
         jet = {k: f"{collection}_{b}" for k, b in JET.items() if f"{collection}_{b}" in found}
         event = {k: b for k, b in EVENT.items() if b in found}
         objects = {o: ("eta", "phi", "pt") for o in (("Electron", "Muon") if lepton_veto else ())}
-        objects |= {match: ("eta", "phi")} if isinstance(match, str) else {"GenPart": ("eta", "phi", "pdgId", "statusFlags")} if match else {}
-        names = [*columns.values(), of_jet, *([of_candidate] if of_candidate else []), *jet.values(), *event.values(), *(f"{o}_{k}" for o, ks in objects.items() for k in ks)]
-        if puppi and "puppi_weight" not in columns: raise missing_branch(path, "PFCands_puppiWeight", found)
-        if ht and "LHE_HT" not in found: raise missing_branch(path, "LHE_HT", found)
-        meta = {"format": "pfnano", "source": Path(path).name, "collection": collection, "puppi": bool(puppi)}
+        objects |= (
+            {match: ("eta", "phi")}
+            if isinstance(match, str)
+            else {"GenPart": ("eta", "phi", "pdgId", "statusFlags")}
+            if match
+            else {}
+        )
+        names = [
+            *columns.values(),
+            of_jet,
+            *([of_candidate] if of_candidate else []),
+            *jet.values(),
+            *event.values(),
+            *(f"{o}_{k}" for o, ks in objects.items() for k in ks),
+        ]
+        if puppi and "puppi_weight" not in columns:
+            raise missing_branch(path, "PFCands_puppiWeight", found)
+        if ht and "LHE_HT" not in found:
+            raise missing_branch(path, "LHE_HT", found)
+        meta = {
+            "format": "pfnano",
+            "source": Path(path).name,
+            "collection": collection,
+            "puppi": bool(puppi),
+        }
         for start, block in tree_blocks(tree, names, size, flow):
             with foreign(path):
-                if ht: block, start = _in_window(block, ht, flow, start)
+                if ht:
+                    block, start = _in_window(block, ht, flow, start)
                 keep = _passing(block, collection, flow, lepton_veto, match)
-                jets = _read_block(block, (columns, of_jet, of_candidate, jet, event), keep, start, flow, meta)
+                jets = _read_block(
+                    block, (columns, of_jet, of_candidate, jet, event), keep, start, flow, meta
+                )
             yield jets
 
 # %% ../../nbs/data/pfnano.ipynb #c019
 def _in_window(block, ht, flow, start):
     "The events of a block inside the window, and their numbers."
     low, high = (-np.inf if ht[0] is None else ht[0]), (np.inf if ht[1] is None else ht[1])
-    inside = flow.keep("events", f"{low:g} ≤ LHE_HT < {high:g} GeV", (block["LHE_HT"].to_numpy() >= low) & (block["LHE_HT"].to_numpy() < high))
+    inside = flow.keep(
+        "events",
+        f"{low:g} ≤ LHE_HT < {high:g} GeV",
+        (block["LHE_HT"].to_numpy() >= low) & (block["LHE_HT"].to_numpy() < high),
+    )
     return {k: v[inside] for k, v in block.items()}, start + np.flatnonzero(inside)
 
+# %% ../../nbs/data/pfnano.ipynb #c019s1
 def _read_block(block, names, keep, start, flow, meta):
     columns, of_jet, of_candidate, jet, event = names
     per_event, candidates = flat_counts(block[jet["pt"]])[1], flat_counts(block[columns["pt"]])[1]
     link_event = np.repeat(np.arange(len(per_event)), flat_counts(block[of_jet])[1])
     to_jet = follow_links(link_event, flat(block[of_jet]), per_event)
-    to_candidate = follow_links(link_event, flat(block[of_candidate]), candidates) if of_candidate else np.arange(len(link_event))
+    to_candidate = (
+        follow_links(link_event, flat(block[of_candidate]), candidates)
+        if of_candidate
+        else np.arange(len(link_event))
+    )
     good, keep = (to_jet >= 0) & (to_candidate >= 0), flat(keep)
     flow.add("candidates", "in jets", good.sum(), (~good).sum())
     good &= keep[np.maximum(to_jet, 0)]
@@ -148,29 +240,46 @@ def _read_block(block, names, keep, start, flow, meta):
     of_event = np.repeat(np.arange(len(per_event)), per_event)[keep]
     observables = {k: flat(block[b]).astype(np.float32)[keep] for k, b in jet.items()}
     number = start[of_event] if isinstance(start, np.ndarray) else start + of_event
-    observables |= {"event": number} | {k: block[b].to_numpy().astype(np.float64 if k in ("weight", "ht") else np.int64)[of_event] for k, b in event.items()}
-    return assemble(pad(p4, counts), pad(np.ones(len(p4), bool), counts), flow, {k: pad(v, counts) for k, v in features.items()}, observables, None, meta)
+    observables |= {"event": number} | {
+        k: block[b].to_numpy().astype(np.float64 if k in ("weight", "ht") else np.int64)[of_event]
+        for k, b in event.items()
+    }
+    return assemble(
+        pad(p4, counts),
+        pad(np.ones(len(p4), bool), counts),
+        flow,
+        {k: pad(v, counts) for k, v in features.items()},
+        observables,
+        None,
+        meta,
+    )
 
 # %% ../../nbs/data/pfnano.ipynb #c020
 CHARGE = {11: -1, 13: -1, 211: 1}  # of the particle with the positive code
 
+
 def _candidates(of, puppi):
     "Four-vectors and features of flat candidates."
     p4 = four_vectors(of["pt"], of["eta"], of["phi"], of.get("mass", 0))
-    if puppi: p4 = p4 * of["puppi_weight"][:, None]
+    if puppi:
+        p4 = p4 * of["puppi_weight"][:, None]
     features = {k: of[k].astype(np.int32) for k in ("pdgid", "charge") if k in of}
     if "pdgid" in features and "charge" not in features:
-        features["charge"] = (np.sign(of["pdgid"]) * sum(q * (abs(of["pdgid"]) == code) for code, q in CHARGE.items())).astype(np.int32)
+        features["charge"] = (
+            np.sign(of["pdgid"]) * sum(q * (abs(of["pdgid"]) == code) for code, q in CHARGE.items())
+        ).astype(np.int32)
     for k in ("d0", "dz"):
-        if k in of and f"{k}_err" in of: features[k], features[f"{k}_err"] = measured_mm(of[k], of[f"{k}_err"])
-    if "puppi_weight" in of: features["puppi_weight"] = of["puppi_weight"].astype(np.float32)
+        if k in of and f"{k}_err" in of:
+            features[k], features[f"{k}_err"] = measured_mm(of[k], of[f"{k}_err"])
+    if "puppi_weight" in of:
+        features["puppi_weight"] = of["puppi_weight"].astype(np.float32)
     return p4, features
 
 # %% ../../nbs/data/pfnano.ipynb #c022
 def toy_pfnano(
     path,
-    events=50,      # of two fat jets each
-    embedded=False, # the older layout
+    events=50,  # of two fat jets each
+    embedded=False,  # the older layout
     seed=0,
 ):
     "Write a small file in the layout of PFNano, with an electron in some jets and every second jet matched."
@@ -178,20 +287,55 @@ def toy_pfnano(
     p4, mask = toy_jets(2 * events, seed=seed)
     jets, n = kinematic_observables(p4, mask), mask.sum(1)
     p, per_event = p4[mask], n.reshape(-1, 2).sum(1)
-    pt, charged = np.hypot(p[:, 1], p[:, 2]), rng.random(len(p)) < .6
+    pt, charged = np.hypot(p[:, 1], p[:, 2]), rng.random(len(p)) < 0.6
     tracked = charged & (pt > 1)
-    def cm(width): return np.where(tracked, rng.normal(0, width, len(p)), -1), np.where(tracked, width, -1)
-    (d0, d0_err), (dz, dz_err) = cm(.01), cm(.02)
-    cands = dict(pt=pt, eta=np.arcsinh(p[:, 3] / pt), phi=np.arctan2(p[:, 2], p[:, 1]), mass=0 * pt, d0=d0, d0Err=d0_err, dz=dz, dzErr=dz_err, puppiWeight=rng.choice([.5, 1.], len(p)),
-                 pdgId=np.where(charged, rng.choice([-211, 211], len(p)), 22), charge=np.where(charged, rng.choice([-1, 1], len(p)), 0))
-    def lists(values, counts): return ak.unflatten(values.astype(np.int32 if values.dtype.kind == "i" else np.float32), counts)
+
+    def cm(width):
+        return np.where(tracked, rng.normal(0, width, len(p)), -1), np.where(tracked, width, -1)
+
+    (d0, d0_err), (dz, dz_err) = cm(0.01), cm(0.02)
+    cands = dict(
+        pt=pt,
+        eta=np.arcsinh(p[:, 3] / pt),
+        phi=np.arctan2(p[:, 2], p[:, 1]),
+        mass=0 * pt,
+        d0=d0,
+        d0Err=d0_err,
+        dz=dz,
+        dzErr=dz_err,
+        puppiWeight=rng.choice([0.5, 1.0], len(p)),
+        pdgId=np.where(charged, rng.choice([-211, 211], len(p)), 22),
+        charge=np.where(charged, rng.choice([-1, 1], len(p)), 0),
+    )
+
+    def lists(values, counts):
+        return ak.unflatten(
+            values.astype(np.int32 if values.dtype.kind == "i" else np.float32), counts
+        )
+
     data = {f"FatJet_{k}": lists(jets[k], np.full(events, 2)) for k in ("pt", "eta", "phi", "mass")}
     data["FatJetPFCands_jetIdx"] = lists(np.repeat(np.arange(2 * events) % 2, n), per_event)
-    data |= {f"{'FatJetPFCands' if embedded else 'PFCands'}_{k}": lists(v, per_event) for k, v in cands.items()}
-    if not embedded: data["FatJetPFCands_pFCandsIdx"] = lists(np.concatenate([np.arange(k) for k in per_event]), per_event)
+    data |= {
+        f"{'FatJetPFCands' if embedded else 'PFCands'}_{k}": lists(v, per_event)
+        for k, v in cands.items()
+    }
+    if not embedded:
+        data["FatJetPFCands_pFCandsIdx"] = lists(
+            np.concatenate([np.arange(k) for k in per_event]), per_event
+        )
     for name, every in ("Electron", 4), ("GenJetAK8", 2):
         chosen = np.arange(0, 2 * events, every)
-        data |= {f"{name}_{k}": lists(jets[k][chosen] if k != "pt" else np.full(len(chosen), 30.), np.bincount(chosen // 2, minlength=events)) for k in ("pt", "eta", "phi")}
+        data |= {
+            f"{name}_{k}": lists(
+                jets[k][chosen] if k != "pt" else np.full(len(chosen), 30.0),
+                np.bincount(chosen // 2, minlength=events),
+            )
+            for k in ("pt", "eta", "phi")
+        }
     data |= {f"Muon_{k}": lists(np.zeros(0), np.zeros(events, int)) for k in ("pt", "eta", "phi")}
-    numbers = {"run": np.ones(events, np.uint32), "event": np.arange(1000, 1000 + events, dtype=np.uint64), "LHE_HT": np.linspace(300, 600, events, dtype=np.float32)}
+    numbers = {
+        "run": np.ones(events, np.uint32),
+        "event": np.arange(1000, 1000 + events, dtype=np.uint64),
+        "LHE_HT": np.linspace(300, 600, events, dtype=np.float32),
+    }
     return write_tree(path, "Events", data | numbers)

@@ -18,56 +18,132 @@ from .source import assemble, existing_file, foreign, four_vectors, pad, toy_jet
 # %% ../../nbs/data/pickles.ipynb #c008
 class _Part:
     "Stands in for whatever a pickle builds: keeps its arguments and its state."
-    def __init__(self, *args): self.args, self.state = args, None
-    def __setstate__(self, state): self.state = state
 
-class _Frame(_Part): pass
-class _Manager(_Part): pass
-class _Index(_Part): pass
-class _Strings(_Part): pass
-class _Block(_Part): pass
-class _Array(_Part): pass
-class _Type(_Part): pass
+    def __init__(self, *args):
+        self.args, self.state = args, None
 
-def _scalar(dtype, data=b""): return np.frombuffer(_latin(data), _dtype(dtype), count=1)[0]
-def _latin(data): return data.encode("latin1") if isinstance(data, str) else data
-def _new_index(kind, d): return _Index(kind, d)
-def _strings(*args): return _Strings(*args)
-def _encode(text, encoding="latin1"): return text.encode("latin1")
+    def __setstate__(self, state):
+        self.state = state
 
-ALLOWED = {("pandas", "DataFrame"): _Frame, ("pandas", "BlockManager"): _Manager, ("pandas", "_unpickle_block"): _Block, ("pandas", "_new_Index"): _new_index,
-           ("pandas", "Index"): _Index, ("pandas", "RangeIndex"): _Index, ("pandas", "StringArray"): _Strings, ("pandas", "StringDtype"): _Part,
-           ("pandas", "__pyx_unpickle_NDArrayBacked"): _strings, ("numpy", "_reconstruct"): _Array, ("numpy", "_frombuffer"): _Array, ("numpy", "ndarray"): _Array,
-           ("numpy", "dtype"): _Type, ("numpy", "scalar"): _scalar, ("builtins", "slice"): slice, ("__builtin__", "slice"): slice, ("_codecs", "encode"): _encode}
+
+class _Frame(_Part):
+    pass
+
+
+class _Manager(_Part):
+    pass
+
+
+class _Index(_Part):
+    pass
+
+
+class _Strings(_Part):
+    pass
+
+
+class _Block(_Part):
+    pass
+
+
+class _Array(_Part):
+    pass
+
+
+class _Type(_Part):
+    pass
+
+# %% ../../nbs/data/pickles.ipynb #c008s1
+def _scalar(dtype, data=b""):
+    return np.frombuffer(_latin(data), _dtype(dtype), count=1)[0]
+
+
+def _latin(data):
+    return data.encode("latin1") if isinstance(data, str) else data
+
+
+def _new_index(kind, d):
+    return _Index(kind, d)
+
+
+def _strings(*args):
+    return _Strings(*args)
+
+
+def _encode(text, encoding="latin1"):
+    return text.encode("latin1")
+
+# %% ../../nbs/data/pickles.ipynb #c008s2
+ALLOWED = {
+    ("pandas", "DataFrame"): _Frame,
+    ("pandas", "BlockManager"): _Manager,
+    ("pandas", "_unpickle_block"): _Block,
+    ("pandas", "_new_Index"): _new_index,
+    ("pandas", "Index"): _Index,
+    ("pandas", "RangeIndex"): _Index,
+    ("pandas", "StringArray"): _Strings,
+    ("pandas", "StringDtype"): _Part,
+    ("pandas", "__pyx_unpickle_NDArrayBacked"): _strings,
+    ("numpy", "_reconstruct"): _Array,
+    ("numpy", "_frombuffer"): _Array,
+    ("numpy", "ndarray"): _Array,
+    ("numpy", "dtype"): _Type,
+    ("numpy", "scalar"): _scalar,
+    ("builtins", "slice"): slice,
+    ("__builtin__", "slice"): slice,
+    ("_codecs", "encode"): _encode,
+}
+
 
 class _Restricted(pickle.Unpickler):
     def find_class(self, module, name):
         standin = ALLOWED.get((module.split(".")[0], name))
-        if standin is None: raise PermissionError(f"it asks for {module}.{name}")
+        if standin is None:
+            raise PermissionError(f"it asks for {module}.{name}")
         return standin
 
 # %% ../../nbs/data/pickles.ipynb #c010
 def _dtype(part):
     "A NumPy type from its code (`f4`, `i8`, `O8`) and byte order."
     code, state = str(part.args[0]), part.state
-    if code.lstrip("<>|=")[:1] not in "fiubO": raise ValueError(f"an array of type {code!r}")
+    if code.lstrip("<>|=")[:1] not in "fiubO":
+        raise ValueError(f"an array of type {code!r}")
     return np.dtype("O") if "O" in code else np.dtype(code).newbyteorder(state[1] if state else "<")
+
 
 def _array(part):
     "A NumPy array from its shape, type and bytes, or from a list of objects."
-    if isinstance(part, _Strings): part = next(x for x in chain(part.args, part.state or (), *(a for a in part.args if isinstance(a, tuple))) if isinstance(x, _Array))
-    if part.state is None: data, dtype, shape, order = part.args[:4]; fortran = order == "F"
-    else: _, shape, dtype, fortran, data = part.state
+    if isinstance(part, _Strings):
+        part = next(
+            x
+            for x in chain(
+                part.args, part.state or (), *(a for a in part.args if isinstance(a, tuple))
+            )
+            if isinstance(x, _Array)
+        )
+    if part.state is None:
+        data, dtype, shape, order = part.args[:4]
+        fortran = order == "F"
+    else:
+        _, shape, dtype, fortran, data = part.state
     dtype, n = _dtype(dtype), int(np.prod(shape))
-    if not isinstance(data, list): return np.frombuffer(_latin(data), dtype, count=n).reshape(shape, order="F" if fortran else "C")
-    if len(data) != n: raise ValueError(f"{len(data)} objects for a shape of {shape}")
+    if not isinstance(data, list):
+        return np.frombuffer(_latin(data), dtype, count=n).reshape(
+            shape, order="F" if fortran else "C"
+        )
+    if len(data) != n:
+        raise ValueError(f"{len(data)} objects for a shape of {shape}")
     flat = np.empty(n, object)
     flat[:] = data
     return flat.reshape(shape, order="F" if fortran else "C")
 
+# %% ../../nbs/data/pickles.ipynb #c010s1
 def _names(index):
-    data = index.args[1]["data"] if index.args and isinstance(index.args[-1], dict) else index.args[0]
+    data = (
+        index.args[1]["data"] if index.args and isinstance(index.args[-1], dict) else index.args[0]
+    )
     return [str(x) for x in _array(data).ravel()]
+
 
 def _columns(frame):
     "Column name → object array of lists, from the stand-ins of a data frame."
@@ -75,86 +151,177 @@ def _columns(frame):
     if manager.state is not None:  # older pandas: a state with a version number
         inside = manager.state[3]["0.14.1"]
         axes, blocks = inside["axes"], [(b["values"], b["mgr_locs"]) for b in inside["blocks"]]
-    else: axes, blocks = manager.args[1], [b.args[:2] for b in manager.args[0]]
+    else:
+        axes, blocks = manager.args[1], [b.args[:2] for b in manager.args[0]]
     names, out = _names(axes[0]), {}
     for values, where in blocks:
         values = _array(values)
         places = range(len(names))[where] if isinstance(where, slice) else _array(where)
-        out |= {names[p]: row for p, row in zip(places, values.reshape(len(places), -1), strict=True)}
+        out |= {
+            names[p]: row for p, row in zip(places, values.reshape(len(places), -1), strict=True)
+        }
     return out
 
 # %% ../../nbs/data/pickles.ipynb #c011
 def unpickle_frame(
     path,
-    trusted=False, # you know who wrote the file
-) -> dict:         # column → (rows,) array; of lists where the column holds lists
+    trusted=False,  # you know who wrote the file
+) -> dict:  # column → (rows,) array; of lists where the column holds lists
     "The columns of a pickled data frame. Raises `ValueError` unless trusted, and for a pickle that asks for anything but a data frame of numbers and lists."
     path = existing_file(path)
-    if not trusted: raise ValueError(f"{path} is a pickle, and a pickle can run programs. If you know who wrote it, pass trusted=True; its contents are then read through a list of harmless names.")
+    if not trusted:
+        raise ValueError(
+            f"{path} is a pickle, and a pickle can run programs. If you know who wrote it, pass trusted=True; its contents are then read through a list of harmless names."
+        )
     with open(path, "rb") as file:
-        try: frame = _Restricted(file).load()
-        except PermissionError as e: raise ValueError(f"{path} is no data frame of numbers and lists: {e}, which is refused. Write it again as HDF5 or .npz.") from e
-        except Exception as e: raise ValueError(f"{path} is damaged or no pickle ({type(e).__name__}: {' '.join(str(e).split())[:200]}).") from e
-    if not isinstance(frame, _Frame): raise ValueError(f"{path} holds no data frame but a {type(frame).__name__}.")
-    with foreign(path): return _columns(frame)
+        try:
+            frame = _Restricted(file).load()
+        except PermissionError as e:
+            raise ValueError(
+                f"{path} is no data frame of numbers and lists: {e}, which is refused. Write it again as HDF5 or .npz."
+            ) from e
+        except Exception as e:
+            raise ValueError(
+                f"{path} is damaged or no pickle ({type(e).__name__}: {' '.join(str(e).split())[:200]})."
+            ) from e
+    if not isinstance(frame, _Frame):
+        raise ValueError(f"{path} holds no data frame but a {type(frame).__name__}.")
+    with foreign(path):
+        return _columns(frame)
 
 # %% ../../nbs/data/pickles.ipynb #c017
 FEATURES = {"charge": "charge", "pdgId": "pdgid", "puppiWeight": "puppi_weight"}
 
+
 def multichannel_blocks(
-    path,          # pickled data frame
-    flow,          # `CutFlow`, filled while reading
-    size=10_000,   # jets per block; the pickle itself is in memory
-    trusted=False, # you know who wrote the file
-    jet_pt=1000.,  # GeV, given to every jet, since the file holds fractions only
+    path,  # pickled data frame
+    flow,  # `CutFlow`, filled while reading
+    size=10_000,  # jets per block; the pickle itself is in memory
+    trusted=False,  # you know who wrote the file
+    jet_pt=1000.0,  # GeV, given to every jet, since the file holds fractions only
 ):
     "Stream `Jets` from pickles of the multi-channel study, angles put right. Raises as `unpickle_frame`, `KeyError` for a missing column."
     columns = unpickle_frame(path, trusted)
     missing = [c for c in ("pt", "eta", "phi") if c not in columns]
-    if missing: raise KeyError(f"{path} has no columns {missing}; it has {list(columns)}.")
-    n, meta = len(columns["pt"]), {"format": "multichannel", "source": Path(path).name, "jet_pt": jet_pt}
-    if not n: raise ValueError(f"{path} holds no jets.")
+    if missing:
+        raise KeyError(f"{path} has no columns {missing}; it has {list(columns)}.")
+    n, meta = (
+        len(columns["pt"]),
+        {"format": "multichannel", "source": Path(path).name, "jet_pt": jet_pt},
+    )
+    if not n:
+        raise ValueError(f"{path} holds no jets.")
     flow.total += n
     for start in range(0, n, size):
-        block = {k: v[start:start + size] for k, v in columns.items()}
+        block = {k: v[start : start + size] for k, v in columns.items()}
         flow.add("jets", "read", len(block["pt"]))
-        flow.add("jets", f"given a pT of {jet_pt:g} GeV: the file holds fractions", len(block["pt"]))
-        with foreign(path): jets = _read_block(block, jet_pt, flow, meta)
+        flow.add(
+            "jets", f"given a pT of {jet_pt:g} GeV: the file holds fractions", len(block["pt"])
+        )
+        with foreign(path):
+            jets = _read_block(block, jet_pt, flow, meta)
         yield jets
 
+# %% ../../nbs/data/pickles.ipynb #c017s1
 def _read_block(block, jet_pt, flow, meta):
     counts = np.fromiter(map(len, block["pt"]), np.int64, len(block["pt"]))
+
     def flat(name, kind=np.float64):
         values = np.fromiter(chain.from_iterable(block[name]), kind)
-        if len(values) != counts.sum(): raise ValueError(f"column {name!r} has {len(values)} entries where pt has {counts.sum()}")
+        if len(values) != counts.sum():
+            raise ValueError(
+                f"column {name!r} has {len(values)} entries where pt has {counts.sum()}"
+            )
         return values
+
     d_phi, d_eta = (flat("eta") + np.pi) % (2 * np.pi) - np.pi, flat("phi")
-    p4 = four_vectors(flat("pt") * jet_pt, d_eta, d_phi, np.maximum(flat("mass"), 0) if "mass" in block else 0)
-    features = {ours: flat(theirs).astype(np.float32 if ours == "puppi_weight" else np.int32) for theirs, ours in FEATURES.items() if theirs in block}
+    p4 = four_vectors(
+        flat("pt") * jet_pt, d_eta, d_phi, np.maximum(flat("mass"), 0) if "mass" in block else 0
+    )
+    features = {
+        ours: flat(theirs).astype(np.float32 if ours == "puppi_weight" else np.int32)
+        for theirs, ours in FEATURES.items()
+        if theirs in block
+    }
     for k in ("d0", "dz"):
-        if k in block and f"{k}Err" in block: features[k], features[f"{k}_err"] = measured_mm(flat(k), flat(f"{k}Err"))
-    return assemble(pad(p4, counts), pad(np.ones(len(p4), bool), counts), flow, {k: pad(v, counts) for k, v in features.items()}, None, None, meta)
+        if k in block and f"{k}Err" in block:
+            features[k], features[f"{k}_err"] = measured_mm(flat(k), flat(f"{k}Err"))
+    return assemble(
+        pad(p4, counts),
+        pad(np.ones(len(p4), bool), counts),
+        flow,
+        {k: pad(v, counts) for k, v in features.items()},
+        None,
+        None,
+        meta,
+    )
 
 # %% ../../nbs/data/pickles.ipynb #c019
-def toy_multichannel(
-    path,
-    jets=100,
-    seed=0,
-):
+def toy_multichannel(path, jets=100, seed=0):
     "Write a small pickle as pandas writes the multi-channel study's data frames, without pandas."
     p4, mask = toy_jets(jets, seed=seed)
     pt, total = np.hypot(p4[..., 1], p4[..., 2]), p4.sum(1)
-    d_eta = np.arcsinh(np.divide(p4[..., 3], pt, out=np.zeros_like(pt), where=mask)) - np.arcsinh(total[:, 3] / np.hypot(total[:, 1], total[:, 2]))[:, None]
-    d_phi = np.arctan2(p4[..., 2], p4[..., 1]) - np.arctan2(total[:, 2], total[:, 1])[:, None]  # not wrapped, as in the original
-    columns = {"pt": pt / np.hypot(total[:, 1], total[:, 2])[:, None], "eta": d_phi, "phi": d_eta, "charge": np.ones(pt.shape, int), "d0": pt * 0 - 1, "d0Err": pt * 0 - 1}
+    d_eta = (
+        np.arcsinh(np.divide(p4[..., 3], pt, out=np.zeros_like(pt), where=mask))
+        - np.arcsinh(total[:, 3] / np.hypot(total[:, 1], total[:, 2]))[:, None]
+    )
+    d_phi = (
+        np.arctan2(p4[..., 2], p4[..., 1]) - np.arctan2(total[:, 2], total[:, 1])[:, None]
+    )  # not wrapped, as in the original
+    columns = {
+        "pt": pt / np.hypot(total[:, 1], total[:, 2])[:, None],
+        "eta": d_phi,
+        "phi": d_eta,
+        "charge": np.ones(pt.shape, int),
+        "d0": pt * 0 - 1,
+        "d0Err": pt * 0 - 1,
+    }
     values = np.empty((len(columns), jets), object)
-    for i, column in enumerate(columns.values()): values[i] = [list(row[m]) for row, m in zip(column, mask)]
-    def name(module, what): return f"c{module}\n{what}\n".encode()
-    def plain(x): return pickle.dumps(x, 2)[2:-1]
-    def index(data): return name("pandas.core.indexes.base", "_new_Index") + name("pandas.core.indexes.base", "Index") + plain({"data": data, "name": None}) + b"\x86R"
+    for i, column in enumerate(columns.values()):
+        values[i] = [list(row[m]) for row, m in zip(column, mask)]
+
+    def name(module, what):
+        return f"c{module}\n{what}\n".encode()
+
+    def plain(x):
+        return pickle.dumps(x, 2)[2:-1]
+
+    def index(data):
+        return (
+            name("pandas.core.indexes.base", "_new_Index")
+            + name("pandas.core.indexes.base", "Index")
+            + plain({"data": data, "name": None})
+            + b"\x86R"
+        )
+
     axes = b"(" + index(np.array(list(columns), object)) + index(np.arange(jets)) + b"l"
-    block = b"}(" + plain("values") + plain(values) + plain("mgr_locs") + plain(slice(0, len(columns), 1)) + b"u"
-    state = b"(]]]}" + plain("0.14.1") + b"}(" + plain("axes") + axes + plain("blocks") + b"(" + block + b"l" + b"ust"
+    block = (
+        b"}("
+        + plain("values")
+        + plain(values)
+        + plain("mgr_locs")
+        + plain(slice(0, len(columns), 1))
+        + b"u"
+    )
+    state = (
+        b"(]]]}"
+        + plain("0.14.1")
+        + b"}("
+        + plain("axes")
+        + axes
+        + plain("blocks")
+        + b"("
+        + block
+        + b"l"
+        + b"ust"
+    )
     manager = name("pandas.core.internals.managers", "BlockManager") + b")\x81" + state + b"b"
-    Path(path).write_bytes(b"\x80\x02" + name("pandas.core.frame", "DataFrame") + b")\x81}" + plain("_mgr") + manager + b"sb.")
+    Path(path).write_bytes(
+        b"\x80\x02"
+        + name("pandas.core.frame", "DataFrame")
+        + b")\x81}"
+        + plain("_mgr")
+        + manager
+        + b"sb."
+    )
     return Path(path)

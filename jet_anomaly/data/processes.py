@@ -19,194 +19,337 @@ from .response import Particles
 @dataclass(frozen=True)
 class Process:
     "How one kind of jets is made."
-    text: str                 # one line for people
-    label: int                # 0 is background
-    lines: object             # (masses, (low, high) of the pT window) → Pythia settings
-    masses: tuple = ()        # default masses in GeV, in the order of `mass=`
-    names: tuple = ()         # what the masses are
-    pt: tuple = (550., 650.)  # default window of the jet's (whole events: the leading jet's) pT, GeV
-    jets: int = 2             # how many leading jets of an event are looked at
-    whole: bool = False       # keep all `jets` of an event when the leading one is in the window
-    veto: bool = False        # stop events without a parton jet near the window; never for resonances: it biases them
+
+    text: str  # one line for people
+    label: int  # 0 is background
+    lines: object  # (masses, (low, high) of the pT window) → Pythia settings
+    masses: tuple = ()  # default masses in GeV, in the order of `mass=`
+    names: tuple = ()  # what the masses are
+    pt: tuple = (
+        550.0,
+        650.0,
+    )  # default window of the jet's (whole events: the leading jet's) pT, GeV
+    jets: int = 2  # how many leading jets of an event are looked at
+    whole: bool = False  # keep all `jets` of an event when the leading one is in the window
+    veto: bool = False  # stop events without a parton jet near the window; never for resonances: it biases them
 
 # %% ../../nbs/data/processes.ipynb #c008
 def _decays(particle, products, all_of=False):
     "Only decays with one of these products, or with all of them."
-    return [f"{particle}:onMode = off", f"{particle}:{'onIfAll' if all_of else 'onIfAny'} = {products}"]
+    return [
+        f"{particle}:onMode = off",
+        f"{particle}:{'onIfAll' if all_of else 'onIfAny'} = {products}",
+    ]
+
 
 def _shape(particle, mass, width, low, high):
     "Mass, width and range of a resonance, GeV."
-    return [f"{particle}:m0 = {mass}", f"{particle}:mWidth = {width}", f"{particle}:mMin = {low}", f"{particle}:mMax = {high}",
-            f"{particle}:doForceWidth = on"]
+    return [
+        f"{particle}:m0 = {mass}",
+        f"{particle}:mWidth = {width}",
+        f"{particle}:mMin = {low}",
+        f"{particle}:mMax = {high}",
+        f"{particle}:doForceWidth = on",
+    ]
+
 
 def _hard(pt, low, high=None):
     "Limits of the hard collision's own pT, as multiples of the window's."
     limits = [f"PhaseSpace:pTHatMin = {low * pt[0]}"]
-    return limits + ([f"PhaseSpace:pTHatMax = {high * pt[1]}"] if high and math.isfinite(pt[1]) else [])
+    return limits + (
+        [f"PhaseSpace:pTHatMax = {high * pt[1]}"] if high and math.isfinite(pt[1]) else []
+    )
 
 # %% ../../nbs/data/processes.ipynb #c009
 QUARKS, NEUTRINOS, QUARK_PAIRS = "1 2 3 4 5", "12 14 16", ("1 -1", "2 -2", "3 -3", "4 -4")
-W_MASS, TOP_MASS, HIGGS_MASS = 80.385, 173., 125.  # GeV: the generator's own
+W_MASS, TOP_MASS, HIGGS_MASS = 80.385, 173.0, 125.0  # GeV: the generator's own
 
-def _parent(particle, mass, width=15.):
+
+def _parent(particle, mass, width=15.0):
     "The heavy particle that gives the others their momentum."
     return _shape(particle, mass, width, mass - 200, mass + 200)
 
+
 def _w_boson(mass):
     "A W boson that decays to quarks; the width of an unusual one grows with its mass."
-    return _decays(24, QUARKS) + ([] if mass == W_MASS else _shape(24, mass, 2.085 * mass / W_MASS, .6 * mass, 1.4 * mass))
+    return _decays(24, QUARKS) + (
+        [] if mass == W_MASS else _shape(24, mass, 2.085 * mass / W_MASS, 0.6 * mass, 1.4 * mass)
+    )
+
 
 def _scalar(particle, mass, *channels):
     "A new neutral scalar and its decays, each a list of products; without a width Pythia would keep it stable."
-    return ([f"{particle}:new = X{particle} void 1 0 0", f"{particle}:isResonance = on"] + _shape(particle, mass, 1e-3 * mass, .6 * mass, 1.4 * mass)
-            + [f"{particle}:addChannel = 1 {1 / len(channels)} 100 {products}" for products in channels])
+    return (
+        [f"{particle}:new = X{particle} void 1 0 0", f"{particle}:isResonance = on"]
+        + _shape(particle, mass, 1e-3 * mass, 0.6 * mass, 1.4 * mass)
+        + [f"{particle}:addChannel = 1 {1 / len(channels)} 100 {products}" for products in channels]
+    )
 
 # %% ../../nbs/data/processes.ipynb #c011
-def _qcd(mass, pt): return ["HardQCD:all = on"] + _hard(pt, 450 / 550, 1000 / 650)
+def _qcd(mass, pt):
+    return ["HardQCD:all = on"] + _hard(pt, 450 / 550, 1000 / 650)
+
 
 def _w(mass, pt):
-    return (["NewGaugeBoson:ffbar2Wprime = on", "Wprime:coup2WZ = 1"] + _parent(34, 2 * pt[1]) + _decays(34, "24 23", all_of=True)
-            + _decays(23, NEUTRINOS) + _w_boson(mass[0]))
+    return (
+        ["NewGaugeBoson:ffbar2Wprime = on", "Wprime:coup2WZ = 1"]
+        + _parent(34, 2 * pt[1])
+        + _decays(34, "24 23", all_of=True)
+        + _decays(23, NEUTRINOS)
+        + _w_boson(mass[0])
+    )
+
 
 def _top(mass, pt):
-    own = [] if mass[0] == TOP_MASS else [f"6:m0 = {mass[0]}", f"6:mMin = {.6 * mass[0]}", f"6:mMax = {1.4 * mass[0]}"]
-    return (["NewGaugeBoson:ffbar2gmZZprime = on", "Zprime:gmZmode = 3"] + _parent(32, 2 * pt[1] + 50) + _decays(32, "6")
-            + own + _w_boson(mass[1]))
+    own = (
+        []
+        if mass[0] == TOP_MASS
+        else [f"6:m0 = {mass[0]}", f"6:mMin = {0.6 * mass[0]}", f"6:mMax = {1.4 * mass[0]}"]
+    )
+    return (
+        ["NewGaugeBoson:ffbar2gmZZprime = on", "Zprime:gmZmode = 3"]
+        + _parent(32, 2 * pt[1] + 50)
+        + _decays(32, "6")
+        + own
+        + _w_boson(mass[1])
+    )
 
+# %% ../../nbs/data/processes.ipynb #c011s1
 def _higgs4(mass, pt):
-    return (["Higgs:useBSM = on", "HiggsBSM:gg2H2 = on"] + _parent(35, 2 * pt[1]) + _scalar(9000025, mass[0], "9000026 9000026")
-            + _scalar(9000026, mass[1], *QUARK_PAIRS) + ["35:onMode = off", "35:addChannel = 1 1.0 100 9000025 9000025"])
+    return (
+        ["Higgs:useBSM = on", "HiggsBSM:gg2H2 = on"]
+        + _parent(35, 2 * pt[1])
+        + _scalar(9000025, mass[0], "9000026 9000026")
+        + _scalar(9000026, mass[1], *QUARK_PAIRS)
+        + ["35:onMode = off", "35:addChannel = 1 1.0 100 9000025 9000025"]
+    )
 
-def _ttbar(mass, pt): return ["Top:gg2ttbar = on", "Top:qqbar2ttbar = on"] + _decays(24, QUARKS) + _hard(pt, .8, 1.6)
+
+def _ttbar(mass, pt):
+    return ["Top:gg2ttbar = on", "Top:qqbar2ttbar = on"] + _decays(24, QUARKS) + _hard(pt, 0.8, 1.6)
+
 
 def _hbb(mass, pt):
-    return ["HiggsSM:ffbar2HZ = on"] + _decays(25, "5") + _decays(23, NEUTRINOS) + _hard(pt, .9, 1.3) + (
-        [] if mass[0] == HIGGS_MASS else [f"25:m0 = {mass[0]}"])
+    return (
+        ["HiggsSM:ffbar2HZ = on"]
+        + _decays(25, "5")
+        + _decays(23, NEUTRINOS)
+        + _hard(pt, 0.9, 1.3)
+        + ([] if mass[0] == HIGGS_MASS else [f"25:m0 = {mass[0]}"])
+    )
 
 # %% ../../nbs/data/processes.ipynb #c013
-def _lhco_qcd(mass, pt): return ["HardQCD:all = on"] + _hard(pt, 1000 / 1200)
+def _lhco_qcd(mass, pt):
+    return ["HardQCD:all = on"] + _hard(pt, 1000 / 1200)
+
 
 def _lhco_signal(mass, *channels):
-    return (["ExtraDimensionsG*:ffbar2G* = on"] + _parent(5100039, mass[0], 1.) + _scalar(9000005, mass[1], *channels)
-            + _scalar(9000006, mass[2], *channels) + ["5100039:onMode = off", "5100039:addChannel = 1 1.0 100 9000005 9000006"])
+    return (
+        ["ExtraDimensionsG*:ffbar2G* = on"]
+        + _parent(5100039, mass[0], 1.0)
+        + _scalar(9000005, mass[1], *channels)
+        + _scalar(9000006, mass[2], *channels)
+        + ["5100039:onMode = off", "5100039:addChannel = 1 1.0 100 9000005 9000006"]
+    )
 
-def _lhco_2prong(mass, pt): return _lhco_signal(mass, *QUARK_PAIRS)
-def _lhco_3prong(mass, pt): return _lhco_signal(mass, "2 1 3")  # u d s: no charge, no colour
+
+def _lhco_2prong(mass, pt):
+    return _lhco_signal(mass, *QUARK_PAIRS)
+
+
+def _lhco_3prong(mass, pt):
+    return _lhco_signal(mass, "2 1 3")  # u d s: no charge, no colour
 
 # %% ../../nbs/data/processes.ipynb #c014
-_LHCO = dict(masses=(3500., 500., 100.), names=("resonance", "X", "Y"), pt=(1200., math.inf), whole=True)
+_LHCO = dict(
+    masses=(3500.0, 500.0, 100.0), names=("resonance", "X", "Y"), pt=(1200.0, math.inf), whole=True
+)
 PROCESSES = {
     "qcd": Process("two jets of quarks and gluons", 0, _qcd, veto=True),
     "w": Process("W → qq, from a heavy W′ → WZ, Z → νν", 1, _w, (W_MASS,), ("W",)),
     "top": Process("t → bqq, from a heavy Z′ → tt", 1, _top, (TOP_MASS, W_MASS), ("top", "W")),
-    "higgs4": Process("H → hh → four quarks, from a heavier Higgs boson", 1, _higgs4, (174., 80.), ("H", "h")),
-    "ttbar": Process("Standard Model top pairs, all hadronic, leading jet", 1, _ttbar, pt=(500., math.inf), jets=1),
+    "higgs4": Process(
+        "H → hh → four quarks, from a heavier Higgs boson", 1, _higgs4, (174.0, 80.0), ("H", "h")
+    ),
+    "ttbar": Process(
+        "Standard Model top pairs, all hadronic, leading jet",
+        1,
+        _ttbar,
+        pt=(500.0, math.inf),
+        jets=1,
+    ),
     "hbb": Process("H → bb, beside Z → νν, leading jet", 1, _hbb, (HIGGS_MASS,), ("H",), jets=1),
-    "lhco_qcd": Process("two jets of quarks and gluons beyond 1.2 TeV, both kept", 0, _lhco_qcd, pt=(1200., math.inf), whole=True, veto=True),
-    "lhco_2prong": Process("3.5 TeV → X (500) Y (100), each to two quarks, both kept", 1, _lhco_2prong, **_LHCO),
-    "lhco_3prong": Process("3.5 TeV → X (500) Y (100), each to three quarks, both kept", 1, _lhco_3prong, **_LHCO),
+    "lhco_qcd": Process(
+        "two jets of quarks and gluons beyond 1.2 TeV, both kept",
+        0,
+        _lhco_qcd,
+        pt=(1200.0, math.inf),
+        whole=True,
+        veto=True,
+    ),
+    "lhco_2prong": Process(
+        "3.5 TeV → X (500) Y (100), each to two quarks, both kept", 1, _lhco_2prong, **_LHCO
+    ),
+    "lhco_3prong": Process(
+        "3.5 TeV → X (500) Y (100), each to three quarks, both kept", 1, _lhco_3prong, **_LHCO
+    ),
 }
 
+# %% ../../nbs/data/processes.ipynb #c014s1
 def process_names() -> list:
     "The names `simulate` knows."
     return list(PROCESSES)
 
+
 def find_process(
-    name, # one of `process_names()`
+    name,  # one of `process_names()`
 ) -> Process:
     "The process of that name; raises `ValueError` that lists the names."
-    if name not in PROCESSES: raise ValueError(f"Unknown process {name!r}; known are {', '.join(PROCESSES)}.")
+    if name not in PROCESSES:
+        raise ValueError(f"Unknown process {name!r}; known are {', '.join(PROCESSES)}.")
     return PROCESSES[name]
 
 # %% ../../nbs/data/processes.ipynb #c019
 def check_masses(
-    name, # of the process
-    mass, # None, a number, or as many numbers as the process has masses; GeV
+    name,  # of the process
+    mass,  # None, a number, or as many numbers as the process has masses; GeV
 ) -> tuple:
     "The masses of a process, defaults filled in; raises `ValueError`."
     process = find_process(name)
-    if mass is None: return process.masses
-    try: given = tuple(float(m) for m in np.atleast_1d(mass))
-    except (TypeError, ValueError): given = ()
+    if mass is None:
+        return process.masses
+    try:
+        given = tuple(float(m) for m in np.atleast_1d(mass))
+    except (TypeError, ValueError):
+        given = ()
     expected = " and ".join(f"the mass of {n}" for n in process.names) or "no mass"
     if not 0 < len(given) <= len(process.masses) or not all(10 <= m < math.inf for m in given):
         raise ValueError(f"mass={mass!r}: {name} takes {expected}, in GeV, each at least 10.")
-    full = given + process.masses[len(given):]
+    full = given + process.masses[len(given) :]
     light = 2 * full[1] if name == "higgs4" else sum(full[1:])
     if full[0] <= light:
-        raise ValueError(f"mass={mass!r}: with {', '.join(f'{n} {m:g}' for n, m in zip(process.names, full))} GeV the heavy one cannot decay.")
+        raise ValueError(
+            f"mass={mass!r}: with {', '.join(f'{n} {m:g}' for n, m in zip(process.names, full))} GeV the heavy one cannot decay."
+        )
     return full
 
 # %% ../../nbs/data/processes.ipynb #c020
 def check_window(
-    name, # of the process
-    pt,   # None, or (low, high) in GeV
+    name,  # of the process
+    pt,  # None, or (low, high) in GeV
 ) -> tuple:
     "The pT window of a process, its own by default; raises `ValueError`."
-    if pt is None: return find_process(name).pt
-    try: low, high = (float(x) for x in pt)
-    except (TypeError, ValueError): raise ValueError(f"pt={pt!r}: expected two numbers (low, high) in GeV.") from None
-    if not 100 <= low < high: raise ValueError(f"pt={pt!r}: expected 100 ≤ low < high, in GeV.")
+    if pt is None:
+        return find_process(name).pt
+    try:
+        low, high = (float(x) for x in pt)
+    except (TypeError, ValueError):
+        raise ValueError(f"pt={pt!r}: expected two numbers (low, high) in GeV.") from None
+    if not 100 <= low < high:
+        raise ValueError(f"pt={pt!r}: expected 100 ≤ low < high, in GeV.")
     if name in ("w", "top", "higgs4") and high > 3000:
-        raise ValueError(f"pt={pt!r}: {name} comes from a resonance near twice the upper edge, which must be 3000 GeV or less.")
+        raise ValueError(
+            f"pt={pt!r}: {name} comes from a resonance near twice the upper edge, which must be 3000 GeV or less."
+        )
     return low, high
 
 # %% ../../nbs/data/processes.ipynb #c023
 def _veto_hook(pythia8, pt, radius, leading):
     "Stops an event at 40 GeV when no parton jet is near the window."
     low, high = 510 / 550 * pt[0], 760 / 650 * pt[1]
+
     class Veto(pythia8.UserHooks):
         def __init__(self):
             super().__init__()
-            self.cluster = pythia8.SlowJet(-1, radius, 100., 10., 2, 1, None, False)
-        def canVetoPT(self): return True
-        def scaleVetoPT(self): return 40.
+            self.cluster = pythia8.SlowJet(-1, radius, 100.0, 10.0, 2, 1, None, False)
+
+        def canVetoPT(self):
+            return True
+
+        def scaleVetoPT(self):
+            return 40.0
+
         def doVetoPT(self, position, event):
             self.cluster.analyze(event)
-            return not any(low < self.cluster.pT(i) < high for i in range(min(leading, self.cluster.sizeJet())))
+            return not any(
+                low < self.cluster.pT(i) < high for i in range(min(leading, self.cluster.sizeJet()))
+            )
+
     return Veto()
 
 # %% ../../nbs/data/processes.ipynb #c025
 INVISIBLE = 12, 14, 16
 
+
 def visible(
-    record, # awkward, events × particles, as Pythia's `nextBatch` gives it
+    record,  # awkward, events × particles, as Pythia's `nextBatch` gives it
 ) -> Particles:
     "The final particles a detector could see, as flat arrays."
     import awkward as ak
-    def flat(a): return ak.to_numpy(ak.flatten(ak.fill_none(a, 0.)))
-    final = ak.flatten(record.status > 0) & ~np.isin(np.abs(ak.to_numpy(ak.flatten(record.id))), INVISIBLE)
+
+    def flat(a):
+        return ak.to_numpy(ak.flatten(ak.fill_none(a, 0.0)))
+
+    final = ak.flatten(record.status > 0) & ~np.isin(
+        np.abs(ak.to_numpy(ak.flatten(record.id))), INVISIBLE
+    )
     keep = np.flatnonzero(ak.to_numpy(final))
     event = np.repeat(np.arange(len(record)), ak.to_numpy(ak.num(record.id)))
-    def xyz(v): return np.stack([flat(v[c])[keep] for c in ("px", "py", "pz")], 1)
-    return Particles(event[keep], ak.to_numpy(ak.flatten(record.id))[keep], xyz(record.p), flat(record.p.e)[keep], xyz(record.vProd))
+
+    def xyz(v):
+        return np.stack([flat(v[c])[keep] for c in ("px", "py", "pz")], 1)
+
+    return Particles(
+        event[keep],
+        ak.to_numpy(ak.flatten(record.id))[keep],
+        xyz(record.p),
+        flat(record.p.e)[keep],
+        xyz(record.vProd),
+    )
 
 # %% ../../nbs/data/processes.ipynb #c026
 PRESETS = {"full": [], "fast": ["PartonLevel:MPI = off"]}  # fast: no other partons collide
 
+# %% ../../nbs/data/processes.ipynb #c026s1
 class Generator:
     "Pythia set up for one process; `batch` gives the visible particles of the next events."
-    def __init__(self,
-        name,          # of the process
-        seed,          # 1 … 900 000 000
-        mass=None,     # see `check_masses`, GeV
-        pt=None,       # (low, high), GeV
-        radius=1.0,    # of the jets, for the veto
-        preset="full", # "fast" leaves out multiple interactions: for tests only
-        veto=True,     # stop hopeless events early, where the process allows
-    ):
-        pythia8, process, pt = generator_package("pythia8mc"), find_process(name), check_window(name, pt)
-        self.pythia = pythia8.Pythia("", False)
-        lines = ["Print:quiet = on", "Beams:eCM = 13000.", "Random:setSeed = on", f"Random:seed = {seed}"]
-        for line in lines + PRESETS[preset] + process.lines(check_masses(name, mass), pt):
-            if not self.pythia.readString(line): raise RuntimeError(f"Pythia refused the setting {line!r}.")
-        if veto and process.veto:
-            self.hook = _veto_hook(pythia8, pt, radius, 1 if process.whole else process.jets)  # Pythia keeps no reference
-            self.pythia.setUserHooksPtr(self.hook)
-        if not self.pythia.init(): raise RuntimeError(f"Pythia cannot start {name} with masses {mass} and pT window {pt}.")
 
-    def batch(self,
-        n, # events
+    def __init__(
+        self,
+        name,  # of the process
+        seed,  # 1 … 900 000 000
+        mass=None,  # see `check_masses`, GeV
+        pt=None,  # (low, high), GeV
+        radius=1.0,  # of the jets, for the veto
+        preset="full",  # "fast" leaves out multiple interactions: for tests only
+        veto=True,  # stop hopeless events early, where the process allows
+    ):
+        pythia8, process, pt = (
+            generator_package("pythia8mc"),
+            find_process(name),
+            check_window(name, pt),
+        )
+        self.pythia = pythia8.Pythia("", False)
+        lines = [
+            "Print:quiet = on",
+            "Beams:eCM = 13000.",
+            "Random:setSeed = on",
+            f"Random:seed = {seed}",
+        ]
+        for line in lines + PRESETS[preset] + process.lines(check_masses(name, mass), pt):
+            if not self.pythia.readString(line):
+                raise RuntimeError(f"Pythia refused the setting {line!r}.")
+        if veto and process.veto:
+            self.hook = _veto_hook(
+                pythia8, pt, radius, 1 if process.whole else process.jets
+            )  # Pythia keeps no reference
+            self.pythia.setUserHooksPtr(self.hook)
+        if not self.pythia.init():
+            raise RuntimeError(f"Pythia cannot start {name} with masses {mass} and pT window {pt}.")
+
+    def batch(
+        self,
+        n,  # events
     ) -> Particles:
         "Visible final-state particles of `n` more events."
         return visible(self.pythia.nextBatch(n).prt)

@@ -19,28 +19,54 @@ import h5py
 import numpy as np
 from tqdm import tqdm
 
-from .arrays import aspen_blocks, jetnet_blocks, numpy_blocks, vaejet_blocks, vrnn_blocks
+from jet_anomaly.data.arrays import (
+    aspen_blocks,
+    jetnet_blocks,
+    numpy_blocks,
+    vaejet_blocks,
+    vrnn_blocks,
+)
 from .delphes import delphes_blocks
-from .frames import frame_keys, lhco_blocks, lhco_features_blocks, open_frame, toptagging_blocks
+from jet_anomaly.data.frames import (
+    frame_keys,
+    lhco_blocks,
+    lhco_features_blocks,
+    open_frame,
+    toptagging_blocks,
+)
 from .jetclass import jetclass_blocks
-from ..jet.jets import FORMAT, Jets, JetWriter, concatenate, count_jets
 from .pfnano import pfnano_blocks
 from .pickles import multichannel_blocks
-from .source import CutFlow, existing_file, foreign, four_vectors, open_hdf5, warn_units
+from jet_anomaly.data.source import (
+    CutFlow,
+    existing_file,
+    foreign,
+    four_vectors,
+    open_hdf5,
+    warn_units,
+)
+from ..jet.jets import FORMAT, Jets, JetWriter, concatenate, count_jets
 
 # %% ../../nbs/data/read.ipynb #c006
 @dataclass(frozen=True)
 class Format:
     "A kind of file."
+
     name: str
-    text: str         # what it is
-    columns: str      # where the numbers stand
-    row: str          # "events" or "jets": what its reader counts blocks in
-    marks: tuple      # contents of a file of this kind; any of them will do
+    text: str  # what it is
+    columns: str  # where the numbers stand
+    row: str  # "events" or "jets": what its reader counts blocks in
+    marks: tuple  # contents of a file of this kind; any of them will do
     blocks: Callable  # (path, flow, size=…, **options) → iterator of `Jets`
 
     @property
-    def options(self): return [n for n in inspect.signature(self.blocks).parameters if n not in ("path", "flow", "size")]
+    def options(self):
+        return [
+            n
+            for n in inspect.signature(self.blocks).parameters
+            if n not in ("path", "flow", "size")
+        ]
+
 
 def _own_blocks(path, flow, size=10_000):
     "Stream a file of this library."
@@ -50,71 +76,205 @@ def _own_blocks(path, flow, size=10_000):
         yield jets
 
 # %% ../../nbs/data/read.ipynb #c007
-FORMATS = {f.name: f for f in (
-    Format("jets", "this library's own file", "`p4`, `mask`, `features/…`, `observables/…`, `labels`", "jets", (FORMAT,), _own_blocks),
-    Format("delphes", "Delphes simulation, ROOT", "tree `Delphes`: `FatJet.*`, `Jet.*` with `Constituents`; `EFlow*`, `Tower`, `Track`, `ParticleFlowCandidate`", "events", ("Delphes",), delphes_blocks),
-    Format("pfnano", "CMS PFNano, ROOT", "tree `Events`: `FatJet_*`, `FatJetPFCands_{jetIdx,pFCandsIdx}`, `PFCands_*` or `FatJetPFCands_*`", "events", ("Events/FatJetPFCands_jetIdx", "Events/JetPFCands_jetIdx"), pfnano_blocks),
-    Format("jetclass", "JetClass and JetClass-II, ROOT", "tree `tree`: `part_*`, `jet_*`, `label_*` or `jet_label`", "jets", ("tree/part_px",), jetclass_blocks),
-    Format("lhco", "LHC Olympics events, pandas HDF5", "700 × (pT, η, φ) and a label; clustered with anti-kT, R = 1", "events", ("column 2099",), lhco_blocks),
-    Format("lhco_features", "LHC Olympics features, pandas HDF5", "`pxj1, pyj1, pzj1, mj1, tau1j1, …`, the same for `j2`, `label`", "events", ("column pxj1",), lhco_features_blocks),
-    Format("toptagging", "top-tagging reference, pandas HDF5", "`E_0, PX_0, PY_0, PZ_0, …`, `is_signal_new`, `ttv`", "jets", ("column PX_0",), toptagging_blocks),
-    Format("jetnet", "JetNet, HDF5", "`particle_features`: Δη, Δφ, pT fraction, mask; `jet_features`: pT, η, mass, number", "jets", ("particle_features",), jetnet_blocks),
-    Format("aspen", "Aspen Open Jets, HDF5", "`PFCands`: px, py, pz, E, d0, d0Err, dz, dzErr, charge, PDG, PUPPI; `jet_kinematics`; `event_info`", "jets", ("jet_kinematics",), aspen_blocks),
-    Format("vrnn", "VRNN study, HDF5", "`constituents` (events, jets, 81, 4): pT, η, φ, mass; `hlvs`", "events", ("constituents, 4-dimensional",), vrnn_blocks),
-    Format("vaejet", "VAE-Jet and EBM-HEP, HDF5", "`objects/jets/constituents` and `obs`, or `table`, `constituents`, `jet1` with `labels`", "jets",
-           ("objects/jets", "objs/jets", *(f"{k}, {d}-dimensional" for k in ("table", "constituents", "jet1") for d in (2, 3))), vaejet_blocks),
-    Format("numpy", "NumPy `.npy`, `.npz`", "`p4` (jets, constituents, 4); other arrays by shape", "jets", ("NumPy",), numpy_blocks),
-    Format("multichannel", "multi-channel study, pickle", "lists per jet: `pt, eta, phi, d0, d0Err, …`; only with `trusted=True`", "jets", ("pickle",), multichannel_blocks))}
+FORMATS = {
+    f.name: f
+    for f in (
+        Format(
+            "jets",
+            "this library's own file",
+            "`p4`, `mask`, `features/…`, `observables/…`, `labels`",
+            "jets",
+            (FORMAT,),
+            _own_blocks,
+        ),
+        Format(
+            "delphes",
+            "Delphes simulation, ROOT",
+            "tree `Delphes`: `FatJet.*`, `Jet.*` with `Constituents`; `EFlow*`, `Tower`, `Track`, `ParticleFlowCandidate`",
+            "events",
+            ("Delphes",),
+            delphes_blocks,
+        ),
+        Format(
+            "pfnano",
+            "CMS PFNano, ROOT",
+            "tree `Events`: `FatJet_*`, `FatJetPFCands_{jetIdx,pFCandsIdx}`, `PFCands_*` or `FatJetPFCands_*`",
+            "events",
+            ("Events/FatJetPFCands_jetIdx", "Events/JetPFCands_jetIdx"),
+            pfnano_blocks,
+        ),
+        Format(
+            "jetclass",
+            "JetClass and JetClass-II, ROOT",
+            "tree `tree`: `part_*`, `jet_*`, `label_*` or `jet_label`",
+            "jets",
+            ("tree/part_px",),
+            jetclass_blocks,
+        ),
+        Format(
+            "lhco",
+            "LHC Olympics events, pandas HDF5",
+            "700 × (pT, η, φ) and a label; clustered with anti-kT, R = 1",
+            "events",
+            ("column 2099",),
+            lhco_blocks,
+        ),
+        Format(
+            "lhco_features",
+            "LHC Olympics features, pandas HDF5",
+            "`pxj1, pyj1, pzj1, mj1, tau1j1, …`, the same for `j2`, `label`",
+            "events",
+            ("column pxj1",),
+            lhco_features_blocks,
+        ),
+        Format(
+            "toptagging",
+            "top-tagging reference, pandas HDF5",
+            "`E_0, PX_0, PY_0, PZ_0, …`, `is_signal_new`, `ttv`",
+            "jets",
+            ("column PX_0",),
+            toptagging_blocks,
+        ),
+        Format(
+            "jetnet",
+            "JetNet, HDF5",
+            "`particle_features`: Δη, Δφ, pT fraction, mask; `jet_features`: pT, η, mass, number",
+            "jets",
+            ("particle_features",),
+            jetnet_blocks,
+        ),
+        Format(
+            "aspen",
+            "Aspen Open Jets, HDF5",
+            "`PFCands`: px, py, pz, E, d0, d0Err, dz, dzErr, charge, PDG, PUPPI; `jet_kinematics`; `event_info`",
+            "jets",
+            ("jet_kinematics",),
+            aspen_blocks,
+        ),
+        Format(
+            "vrnn",
+            "VRNN study, HDF5",
+            "`constituents` (events, jets, 81, 4): pT, η, φ, mass; `hlvs`",
+            "events",
+            ("constituents, 4-dimensional",),
+            vrnn_blocks,
+        ),
+        Format(
+            "vaejet",
+            "VAE-Jet and EBM-HEP, HDF5",
+            "`objects/jets/constituents` and `obs`, or `table`, `constituents`, `jet1` with `labels`",
+            "jets",
+            (
+                "objects/jets",
+                "objs/jets",
+                *(
+                    f"{k}, {d}-dimensional"
+                    for k in ("table", "constituents", "jet1")
+                    for d in (2, 3)
+                ),
+            ),
+            vaejet_blocks,
+        ),
+        Format(
+            "numpy",
+            "NumPy `.npy`, `.npz`",
+            "`p4` (jets, constituents, 4); other arrays by shape",
+            "jets",
+            ("NumPy",),
+            numpy_blocks,
+        ),
+        Format(
+            "multichannel",
+            "multi-channel study, pickle",
+            "lists per jet: `pt, eta, phi, d0, d0Err, …`; only with `trusted=True`",
+            "jets",
+            ("pickle",),
+            multichannel_blocks,
+        ),
+    )
+}
 
+# %% ../../nbs/data/read.ipynb #c007s1
 def format_table() -> str:
     "All formats as a Markdown table: name, files, columns, options."
-    rows = [f"| `{f.name}` | {f.text} | {f.columns} | {', '.join(f'`{o}`' for o in f.options)} |" for f in FORMATS.values()]
+    rows = [
+        f"| `{f.name}` | {f.text} | {f.columns} | {', '.join(f'`{o}`' for o in f.options)} |"
+        for f in FORMATS.values()
+    ]
     return "\n".join(["| format | files | columns | own options |", "|---|---|---|---|", *rows])
 
 # %% ../../nbs/data/read.ipynb #c010
 def _root_contents(path):
     import uproot
+
     with foreign(path), uproot.open(path) as file:
         trees = file.keys(recursive=True, filter_classname="TTree", cycle=False)
-        return set(trees) | {f"{t}/{b}" for t in set(trees) & {"Events", "tree"} for b in file[t].keys(recursive=False)}
+        return set(trees) | {
+            f"{t}/{b}"
+            for t in set(trees) & {"Events", "tree"}
+            for b in file[t].keys(recursive=False)
+        }
+
 
 def _hdf5_contents(path):
     with open_hdf5(path) as file, foreign(path):
         found = {str(file.attrs.get("format", ""))} | set(file)
-        found |= {f"{k}, {d.ndim}-dimensional" for k, d in file.items() if isinstance(d, h5py.Dataset)}
-        found |= {f"{k}/{sub}" for k, g in file.items() if isinstance(g, h5py.Group) and k in ("objects", "objs") for sub in g}
+        found |= {
+            f"{k}, {d.ndim}-dimensional" for k, d in file.items() if isinstance(d, h5py.Dataset)
+        }
+        found |= {
+            f"{k}/{sub}"
+            for k, g in file.items()
+            if isinstance(g, h5py.Group) and k in ("objects", "objs")
+            for sub in g
+        }
         frames = frame_keys(file)
         return found | {f"column {c}" for k in frames for c in open_frame(file, k).where}
 
-def contents(
-    path,
-) -> set: # of names
+# %% ../../nbs/data/read.ipynb #c010s1
+def contents(path) -> set:  # of names
     "What a file holds, as far as formats are told apart by it. Raises `FileNotFoundError`, or `ValueError` for a damaged file."
     path = existing_file(path)
-    with open(path, "rb") as file: head = file.read(8)
-    if head.startswith(b"root"): return _root_contents(path)
-    if head.startswith(b"\x89HDF"): return _hdf5_contents(path)
-    if head.startswith((b"\x93NUMPY", b"PK\x03\x04")): return {"NumPy"}
+    with open(path, "rb") as file:
+        head = file.read(8)
+    if head.startswith(b"root"):
+        return _root_contents(path)
+    if head.startswith(b"\x89HDF"):
+        return _hdf5_contents(path)
+    if head.startswith((b"\x93NUMPY", b"PK\x03\x04")):
+        return {"NumPy"}
     return {"pickle"} if head.startswith(b"\x80") else set()
 
-def recognise(
-    path,
-) -> str: # name of a format
+
+def recognise(path) -> str:  # name of a format
     "Which format a file has. Raises `FileNotFoundError`; `ValueError` for a damaged file or one of no known format, saying what it holds."
     found = contents(path)
     for f in FORMATS.values():
-        if found & set(f.marks): return f.name
-    raise ValueError(f"{path}: no known format; it holds {sorted(map(str, found))[:20] or 'neither ROOT, HDF5, NumPy nor pickle'}. Known formats: {', '.join(FORMATS)}.")
+        if found & set(f.marks):
+            return f.name
+    raise ValueError(
+        f"{path}: no known format; it holds {sorted(map(str, found))[:20] or 'neither ROOT, HDF5, NumPy nor pickle'}. Known formats: {', '.join(FORMATS)}."
+    )
 
 # %% ../../nbs/data/read.ipynb #c013
 def _window(name, x, limits, unit):
-    low, high = (-math.inf if limits[0] is None else limits[0]), (math.inf if limits[1] is None else limits[1])
-    left, right = ("" if low == -math.inf else f"{low:g} < "), ("" if high == math.inf else f" ≤ {high:g}")
+    low, high = (
+        (-math.inf if limits[0] is None else limits[0]),
+        (math.inf if limits[1] is None else limits[1]),
+    )
+    left, right = (
+        ("" if low == -math.inf else f"{low:g} < "),
+        ("" if high == math.inf else f" ≤ {high:g}"),
+    )
     return f"{left}{name}{right} {unit}", (x > low) & (x <= high)
 
+
 def rank_and_mjj(
-    event,        # (jets,)
-    pt, eta, phi, mass, # (jets,) GeV
+    event,  # (jets,)
+    pt,
+    eta,
+    phi,
+    mass,  # (jets,) GeV
 ):  # rank (jets,) int8, 0 for the leading; mjj (jets,) GeV, NaN where an event has one jet
     "Order of jets in their event by falling pT, and the mass of the two leading ones."
     order = np.lexsort((-pt, event))
@@ -124,42 +284,60 @@ def rank_and_mjj(
     rank[order] = np.arange(len(order)) - np.repeat(first, n)
     p4 = four_vectors(pt, eta, phi, mass)[order]
     both = p4[first[n > 1]] + p4[first[n > 1] + 1]
-    mjj[order[np.repeat(n > 1, n)]] = np.repeat(np.sqrt(np.maximum(both[:, 0] ** 2 - (both[:, 1:] ** 2).sum(1), 0)), n[n > 1])
+    mjj[order[np.repeat(n > 1, n)]] = np.repeat(
+        np.sqrt(np.maximum(both[:, 0] ** 2 - (both[:, 1:] ** 2).sum(1), 0)), n[n > 1]
+    )
     return np.minimum(rank, 127).astype(np.int8), mjj.astype(np.float32)
 
 # %% ../../nbs/data/read.ipynb #c015
 def select(
-    jets,         # `Jets`
-    flow,         # `CutFlow`
-    pt=None,      # (low, high), GeV; None for no limit on a side
-    eta=None,     # largest |η|
-    leading=None, # keep so many of each event, hardest first
-    mass=None,    # (low, high), GeV
+    jets,  # `Jets`
+    flow,  # `CutFlow`
+    pt=None,  # (low, high), GeV; None for no limit on a side
+    eta=None,  # largest |η|
+    leading=None,  # keep so many of each event, hardest first
+    mass=None,  # (low, high), GeV
 ) -> Jets:
     "Jets that pass, counted step by step; with `rank` and `mjj` where events are known. Raises `ValueError` when `leading` is asked of a source without events."
-    def keep(step, passed): return jets[flow.keep("jets", step, passed)]
+
+    def keep(step, passed):
+        return jets[flow.keep("jets", step, passed)]
+
     o = jets.observables
-    if pt: jets = keep(*_window("pT", o["pt"], pt, "GeV"))
-    if eta is not None: jets = keep(f"|η| ≤ {eta:g}", np.abs(jets.observables["eta"]) <= eta)
+    if pt:
+        jets = keep(*_window("pT", o["pt"], pt, "GeV"))
+    if eta is not None:
+        jets = keep(f"|η| ≤ {eta:g}", np.abs(jets.observables["eta"]) <= eta)
     o = jets.observables
-    if "event" in o and "rank" not in o: o["rank"], o["mjj"] = rank_and_mjj(o["event"], *(o[k].astype(np.float64) for k in ("pt", "eta", "phi", "mass")))
+    if "event" in o and "rank" not in o:
+        o["rank"], o["mjj"] = rank_and_mjj(
+            o["event"], *(o[k].astype(np.float64) for k in ("pt", "eta", "phi", "mass"))
+        )
     if leading is not None:
-        if "rank" not in o: raise ValueError(f"leading={leading}, but this source does not say which jets are of one event.")
-        jets = keep("the leading jet" if leading == 1 else f"the {leading} leading jets", o["rank"] < leading)
-    if mass: jets = keep(*_window("mass", jets.observables["mass"], mass, "GeV"))
+        if "rank" not in o:
+            raise ValueError(
+                f"leading={leading}, but this source does not say which jets are of one event."
+            )
+        jets = keep(
+            "the leading jet" if leading == 1 else f"the {leading} leading jets",
+            o["rank"] < leading,
+        )
+    if mass:
+        jets = keep(*_window("mass", jets.observables["mass"], mass, "GeV"))
     return jets
 
 # %% ../../nbs/data/read.ipynb #c017
 def with_substructure(
-    jets,       # `Jets`
-    radius=1.0, # of the jets
-    batch=1000, # jets at once
+    jets,  # `Jets`
+    radius=1.0,  # of the jets
+    batch=1000,  # jets at once
 ) -> Jets:
     "Add what `data.cluster.substructure` computes and the jets lack or hold as NaN. Needs fastjet."
     from jet_anomaly.data.cluster import substructure
+
     parts = []
     for start in range(0, len(jets), batch):
-        p4, mask = jets.p4[start:start + batch], jets.mask[start:start + batch]
+        p4, mask = jets.p4[start : start + batch], jets.mask[start : start + batch]
         parts.append(substructure(p4[mask], mask.sum(1), radius))
     o = jets.observables
     for k in parts[0] if parts else ():
@@ -167,63 +345,96 @@ def with_substructure(
         o[k] = np.where(np.isnan(o[k]), new, o[k]) if k in o else new
     return jets
 
+
 def _hardest(jets, n):
     "Keep the `n` hardest constituents; the observables stay those of the whole jet."
-    if n is None or jets.p4.shape[1] <= n: return jets
-    return Jets(jets.p4[:, :n], jets.mask[:, :n], {k: v[:, :n] for k, v in jets.features.items()}, jets.observables, jets.labels, jets.meta)
+    if n is None or jets.p4.shape[1] <= n:
+        return jets
+    return Jets(
+        jets.p4[:, :n],
+        jets.mask[:, :n],
+        {k: v[:, :n] for k, v in jets.features.items()},
+        jets.observables,
+        jets.labels,
+        jets.meta,
+    )
 
 # %% ../../nbs/data/read.ipynb #c019
 def find_files(
-    files, # a name, a pattern such as "run*/delphes_?.root", or a list of either
+    files,  # a name, a pattern such as "run*/delphes_?.root", or a list of either
 ) -> list:
     "Paths of existing files, patterns expanded in order. Raises `FileNotFoundError`."
     names = [files] if isinstance(files, (str, Path)) else list(files)
     out = []
     for name in map(str, names):
-        found = sorted(glob.glob(name, recursive=True)) if glob.has_magic(name) and not Path(name).exists() else [name]
-        if not found: raise FileNotFoundError(f"No file matches {name!r}.")
+        found = (
+            sorted(glob.glob(name, recursive=True))
+            if glob.has_magic(name) and not Path(name).exists()
+            else [name]
+        )
+        if not found:
+            raise FileNotFoundError(f"No file matches {name!r}.")
         out += map(existing_file, found)
-    if not out: raise FileNotFoundError("No files to read: the list is empty.")
+    if not out:
+        raise FileNotFoundError("No files to read: the list is empty.")
     return out
+
 
 def _format(name, path, options):
     name = name or recognise(path)
-    if name not in FORMATS: raise KeyError(f"Unknown format {name!r}; known: {', '.join(FORMATS)}.")
+    if name not in FORMATS:
+        raise KeyError(f"Unknown format {name!r}; known: {', '.join(FORMATS)}.")
     odd = set(options) - set(FORMATS[name].options)
-    if odd: raise ValueError(f"The format {name!r} has no option {', '.join(sorted(odd))}; it has {', '.join(FORMATS[name].options) or 'none'}.")
+    if odd:
+        raise ValueError(
+            f"The format {name!r} has no option {', '.join(sorted(odd))}; it has {', '.join(FORMATS[name].options) or 'none'}."
+        )
     return FORMATS[name]
 
 # %% ../../nbs/data/read.ipynb #c020
 def read_blocks(
-    files,            # a name, a pattern, or a list of them
-    format=None,      # one of `FORMATS`; recognised from each file's contents if not given
+    files,  # a name, a pattern, or a list of them
+    format=None,  # one of `FORMATS`; recognised from each file's contents if not given
     *,
-    pt=None,          # (low, high) window, GeV
-    eta=None,         # largest |η|
-    leading=None,     # so many jets of each event, hardest first
-    mass=None,        # (low, high) window, GeV
-    label=None,       # given to every jet, in place of the file's
-    substructure=False, # compute τ, soft-drop mass and D2 where the file lacks them (fastjet)
-    n_constituents=None, # keep the hardest
-    size=None,        # rows of the file per block
-    cutflow=None,     # `CutFlow` to fill
-    progress=False,   # show a bar
-    **options,        # of the format
+    pt=None,  # (low, high) window, GeV
+    eta=None,  # largest |η|
+    leading=None,  # so many jets of each event, hardest first
+    mass=None,  # (low, high) window, GeV
+    label=None,  # given to every jet, in place of the file's
+    substructure=False,  # compute τ, soft-drop mass and D2 where the file lacks them (fastjet)
+    n_constituents=None,  # keep the hardest
+    size=None,  # rows of the file per block
+    cutflow=None,  # `CutFlow` to fill
+    progress=False,  # show a bar
+    **options,  # of the format
 ):
     "Stream `Jets`, block by block. Raises `FileNotFoundError`, `KeyError` (format, tree, column), `ValueError` (damaged or empty file, bad option)."
     flow, first_event = CutFlow() if cutflow is None else cutflow, 0
     paths = find_files(files)
     kinds = [_format(format, p, options) for p in paths]
-    if size: options = options | {"size": size}
-    with tqdm(total=sum(p.stat().st_size for p in paths), unit="B", unit_scale=True, delay=1, disable=not progress) as bar:
+    if size:
+        options = options | {"size": size}
+    with tqdm(
+        total=sum(p.stat().st_size for p in paths),
+        unit="B",
+        unit_scale=True,
+        delay=1,
+        disable=not progress,
+    ) as bar:
         for path, kind in zip(paths, kinds):
             for jets in _one_file(path, kind, flow, options, first_event, bar):
                 jets = select(jets, flow, pt, eta, leading, mass)
-                if not len(jets): continue
-                if label is not None: jets.labels = np.full(len(jets), label, np.int64)
-                if substructure: jets = with_substructure(jets)
+                if not len(jets):
+                    continue
+                if label is not None:
+                    jets.labels = np.full(len(jets), label, np.int64)
+                if substructure:
+                    jets = with_substructure(jets)
                 yield _hardest(jets, n_constituents)
-                first_event = max(first_event, int(jets.observables["event"].max()) + 1 if "event" in jets.observables else 0)
+                first_event = max(
+                    first_event,
+                    int(jets.observables["event"].max()) + 1 if "event" in jets.observables else 0,
+                )
             first_event = max(first_event, flow["events", "read"])
 
 # %% ../../nbs/data/read.ipynb #c020s0
@@ -231,8 +442,11 @@ def _one_file(path, kind, flow, options, first_event, bar):
     "Blocks of one file: events counted on, units looked at once, the bar moved."
     rows, total, bytes_before, looked = flow[kind.row, "read"], flow.total, bar.n, False
     for jets in kind.blocks(path, flow, **options):
-        if "event" in jets.observables: jets.observables["event"] = jets.observables["event"].astype(np.int64) + first_event
-        if len(jets) and not looked: warn_units(jets, path, flow); looked = True
+        if "event" in jets.observables:
+            jets.observables["event"] = jets.observables["event"].astype(np.int64) + first_event
+        if len(jets) and not looked:
+            warn_units(jets, path, flow)
+            looked = True
         yield jets
         share = (flow[kind.row, "read"] - rows) / max(flow.total - total, 1)
         bar.update(int(bytes_before + path.stat().st_size * min(share, 1)) - bar.n)
@@ -240,48 +454,66 @@ def _one_file(path, kind, flow, options, first_event, bar):
 # %% ../../nbs/data/read.ipynb #c022
 def _provenance(files, metas, flow, settings):
     "What `meta` says of jets that were read."
-    def digest(path):
-        with open(path, "rb") as file: return hashlib.file_digest(file, "sha256").hexdigest()
-    sources = [{"source": p.name, "bytes": p.stat().st_size, "sha256": digest(p)} for p in find_files(files)]
-    common = {k: v for k, v in metas[0].items() if k != "source" and all(m.get(k) == v for m in metas)}
-    settings = {k: v for k, v in settings.items() if v not in (None, False)}
-    return common | (sources[0] if len(sources) == 1 else {"sources": sources}) | {"selection": settings, "cutflow": flow.to_list()}
 
-def _nothing_left(files, flow): return ValueError(f"No jet of {files} is left after these steps:\n{flow}")
+    def digest(path):
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+    sources = [
+        {"source": p.name, "bytes": p.stat().st_size, "sha256": digest(p)}
+        for p in find_files(files)
+    ]
+    common = {
+        k: v for k, v in metas[0].items() if k != "source" and all(m.get(k) == v for m in metas)
+    }
+    settings = {k: v for k, v in settings.items() if v not in (None, False)}
+    return (
+        common
+        | (sources[0] if len(sources) == 1 else {"sources": sources})
+        | {"selection": settings, "cutflow": flow.to_list()}
+    )
+
+
+def _nothing_left(files, flow):
+    return ValueError(f"No jet of {files} is left after these steps:\n{flow}")
 
 # %% ../../nbs/data/read.ipynb #c022s1
 def read(
-    files,          # a name, a pattern, or a list of them
-    format=None,    # one of `FORMATS`; recognised if not given
+    files,  # a name, a pattern, or a list of them
+    format=None,  # one of `FORMATS`; recognised if not given
     *,
-    cutflow=None,   # `CutFlow` to fill; it is in `meta["cutflow"]` as well
+    cutflow=None,  # `CutFlow` to fill; it is in `meta["cutflow"]` as well
     progress=True,  # show a bar when it takes longer than a second
-    **settings,     # cuts and options, as for `read_blocks`
+    **settings,  # cuts and options, as for `read_blocks`
 ) -> Jets:
     "Read jets from files of any known format into memory. Raises as `read_blocks`, and `ValueError` when no jet is left."
     flow = CutFlow() if cutflow is None else cutflow
     blocks = list(read_blocks(files, format, cutflow=flow, progress=progress, **settings))
-    if not blocks: raise _nothing_left(files, flow)
+    if not blocks:
+        raise _nothing_left(files, flow)
     metas = [b.meta for b in blocks]
     jets = blocks[0] if len(blocks) == 1 else concatenate(blocks)
     jets.meta = _provenance(files, metas, flow, settings)
     return jets
 
+
 def read_to(
-    path,           # file of this library to write; it appears when it is complete
-    files,          # a name, a pattern, or a list of them
-    format=None,    # one of `FORMATS`; recognised if not given
+    path,  # file of this library to write; it appears when it is complete
+    files,  # a name, a pattern, or a list of them
+    format=None,  # one of `FORMATS`; recognised if not given
     *,
-    cutflow=None,   # `CutFlow` to fill
+    cutflow=None,  # `CutFlow` to fill
     progress=True,  # show a bar when it takes longer than a second
-    **settings,     # cuts and options, as for `read_blocks`
+    **settings,  # cuts and options, as for `read_blocks`
 ) -> Path:
     "Read files of any known format into one of this library, one block in memory at a time. Raises as `read`."
     flow, metas = CutFlow() if cutflow is None else cutflow, []
     with JetWriter(path) as writer:
         for jets in read_blocks(files, format, cutflow=flow, progress=progress, **settings):
             writer.append(jets)
-            if jets.meta not in metas: metas.append(jets.meta)
-        if not metas: raise _nothing_left(files, flow)
+            if jets.meta not in metas:
+                metas.append(jets.meta)
+        if not metas:
+            raise _nothing_left(files, flow)
         writer.meta = _provenance(files, metas, flow, settings)
     return Path(path)

@@ -16,18 +16,22 @@ import numpy as np
 @dataclass
 class Particles:
     "Flat arrays over the particles of many collisions; `event` says which belong together and never falls."
-    event: np.ndarray   # (particles,) int
-    pdgid: np.ndarray   # (particles,) int
-    p: np.ndarray       # (particles, 3): px, py, pz in GeV
+
+    event: np.ndarray  # (particles,) int
+    pdgid: np.ndarray  # (particles,) int
+    p: np.ndarray  # (particles, 3): px, py, pz in GeV
     energy: np.ndarray  # (particles,) GeV
     vertex: np.ndarray  # (particles, 3): where it was made, mm
 
 # %% ../../nbs/data/response.ipynb #c010
-CHARGED = np.array([11, 13, 211, 321, 2212, 3112, 3222, 3312, 3334])  # what lives long enough to be seen
+CHARGED = np.array(
+    [11, 13, 211, 321, 2212, 3112, 3222, 3312, 3334]
+)  # what lives long enough to be seen
 CHARGE = np.array([-1, -1, 1, 1, 1, -1, 1, -1, -1])
 
+
 def charge_of(
-    pdgid, # (particles,) PDG codes of final states
+    pdgid,  # (particles,) PDG codes of final states
 ):
     "Electric charge of final-state particles: −1, 0 or 1."
     a = np.abs(pdgid)
@@ -35,51 +39,75 @@ def charge_of(
     return np.where(CHARGED[i] == a, CHARGE[i], 0) * np.sign(pdgid)
 
 # %% ../../nbs/data/response.ipynb #c015
-FIELD, RADIUS, HALF_LENGTH = 3.8, 1290., 3000.  # T, mm, mm: the solenoid, and the inner face of the calorimeters
+FIELD, RADIUS, HALF_LENGTH = (
+    3.8,
+    1290.0,
+    3000.0,
+)  # T, mm, mm: the solenoid, and the inner face of the calorimeters
+
 
 def _pt_eta_phi(p):
     pt = np.hypot(p[:, 0], p[:, 1])
     return pt, np.arcsinh(p[:, 2] / np.maximum(pt, 1e-12)), np.arctan2(p[:, 1], p[:, 0])
 
+
 @dataclass
 class Helix:
     "Paths of charged particles, arrays (particles,): radius and centre in mm, `angle` of the start seen from the centre."
+
     radius: np.ndarray
     x: np.ndarray
     y: np.ndarray
     angle: np.ndarray
-    turn: np.ndarray   # −1 clockwise, 1 anticlockwise
-    rise: np.ndarray   # pz / pT
+    turn: np.ndarray  # −1 clockwise, 1 anticlockwise
+    rise: np.ndarray  # pz / pT
 
 # %% ../../nbs/data/response.ipynb #c016
 def helices(
-    p,      # (particles, 3) GeV
-    v,      # (particles, 3) mm, a point on the path
-    charge, # (particles,) −1 or 1
+    p,  # (particles, 3) GeV
+    v,  # (particles, 3) mm, a point on the path
+    charge,  # (particles,) −1 or 1
 ) -> Helix:
     "The paths of charged particles in the solenoid's field."
     pt = np.maximum(np.hypot(p[:, 0], p[:, 1]), 1e-12)
     radius = pt / (0.299792458e-3 * FIELD)
     ux, uy = -charge * p[:, 1] / pt, charge * p[:, 0] / pt  # from the centre to the start
-    return Helix(radius, v[:, 0] - radius * ux, v[:, 1] - radius * uy, np.arctan2(uy, ux), -charge, p[:, 2] / pt)
+    return Helix(
+        radius,
+        v[:, 0] - radius * ux,
+        v[:, 1] - radius * uy,
+        np.arctan2(uy, ux),
+        -charge,
+        p[:, 2] / pt,
+    )
 
 # %% ../../nbs/data/response.ipynb #c018
 def _leave(helix, v):
     "Where helices leave the tracker: (particles, 3) mm."
     d, r = np.hypot(helix.x, helix.y), helix.radius
     with np.errstate(divide="ignore", invalid="ignore"):
-        half = np.arccos((RADIUS**2 - d**2 - r**2) / (2 * d * r))  # NaN when the circle stays inside
+        half = np.arccos(
+            (RADIUS**2 - d**2 - r**2) / (2 * d * r)
+        )  # NaN when the circle stays inside
         end = (np.copysign(HALF_LENGTH, helix.rise) - v[:, 2]) / (helix.rise * r)
     towards = np.arctan2(helix.y, helix.x)
     side = [np.mod(helix.turn * (towards + s * half - helix.angle), 2 * np.pi) for s in (1, -1)]
     turned = np.fmax(np.fmin(np.fmin(*side), end), 0)
     angle = helix.angle + helix.turn * turned
-    return np.stack([helix.x + r * np.cos(angle), helix.y + r * np.sin(angle), v[:, 2] + turned * r * helix.rise], 1)
+    return np.stack(
+        [
+            helix.x + r * np.cos(angle),
+            helix.y + r * np.sin(angle),
+            v[:, 2] + turned * r * helix.rise,
+        ],
+        1,
+    )
+
 
 def _straight(p, v):
     "Path parameter at which a straight line leaves the tracker."
-    pt2, along = (p[:, :2]**2).sum(1), (p[:, :2] * v[:, :2]).sum(1)
-    room = np.maximum(along**2 - pt2 * ((v[:, :2]**2).sum(1) - RADIUS**2), 0)
+    pt2, along = (p[:, :2] ** 2).sum(1), (p[:, :2] * v[:, :2]).sum(1)
+    room = np.maximum(along**2 - pt2 * ((v[:, :2] ** 2).sum(1) - RADIUS**2), 0)
     with np.errstate(divide="ignore", invalid="ignore"):
         side = (np.sqrt(room) - along) / pt2
         end = (np.copysign(HALF_LENGTH, p[:, 2]) - v[:, 2]) / p[:, 2]
@@ -87,21 +115,23 @@ def _straight(p, v):
 
 # %% ../../nbs/data/response.ipynb #c019
 def at_calorimeter(
-    particles, # `Particles`
+    particles,  # `Particles`
 ):
     "Direction (η, φ) seen from the centre of the point where each particle meets the calorimeter."
     p, v, charge = particles.p, particles.vertex, charge_of(particles.pdgid)
     where = v + _straight(p, v) * p
     bent = charge != 0
     where[bent] = _leave(helices(p[bent], v[bent], charge[bent]), v[bent])
-    outside = (np.hypot(v[:, 0], v[:, 1]) >= RADIUS) | (np.abs(v[:, 2]) >= HALF_LENGTH)  # made in or behind the calorimeter
+    outside = (np.hypot(v[:, 0], v[:, 1]) >= RADIUS) | (
+        np.abs(v[:, 2]) >= HALF_LENGTH
+    )  # made in or behind the calorimeter
     return _pt_eta_phi(np.where(outside[:, None], v, where))[1:]
 
 # %% ../../nbs/data/response.ipynb #c025
 def impact_parameters(
-    p,      # (particles, 3) GeV, at the vertex
-    v,      # (particles, 3) mm
-    charge, # (particles,) −1 or 1
+    p,  # (particles, 3) GeV, at the vertex
+    v,  # (particles, 3) mm
+    charge,  # (particles,) −1 or 1
 ):
     "Signed transverse d0 = (x py − y px) / pT and longitudinal dz, mm, at the point closest to the beam line."
     h = helices(p, v, charge)
@@ -112,26 +142,34 @@ def impact_parameters(
 
 # %% ../../nbs/data/response.ipynb #c030
 def d0_error(
-    pt, # GeV
+    pt,  # GeV
 ):
     "Resolution of the transverse impact parameter, mm."
-    return np.hypot(.015, .075 / pt)
+    return np.hypot(0.015, 0.075 / pt)
+
 
 def dz_error(
     pt,  # GeV
     eta,
 ):
     "Resolution of the longitudinal impact parameter, mm."
-    return np.hypot(.03, .10 * np.sqrt(np.cosh(eta)) / pt)
+    return np.hypot(0.03, 0.10 * np.sqrt(np.cosh(eta)) / pt)
 
 # %% ../../nbs/data/response.ipynb #c032
-MAX_ORIGIN = 100.  # mm
+MAX_ORIGIN = 100.0  # mm
 # rows: |η| below 0.5, 1.5, 2.5; columns: a, and b in 1/GeV
-TRACK_RESOLUTION = {211: ((.01, 1.5e-4), (.015, 2.5e-4), (.025, 5.5e-4)),
-                    11: ((.03, 1.3e-3), (.05, 1.7e-3), (.15, 3.1e-3)),
-                    13: ((.01, 1.0e-4), (.015, 1.5e-4), (.025, 3.5e-4))}
+TRACK_RESOLUTION = {
+    211: ((0.01, 1.5e-4), (0.015, 2.5e-4), (0.025, 5.5e-4)),
+    11: ((0.03, 1.3e-3), (0.05, 1.7e-3), (0.15, 3.1e-3)),
+    13: ((0.01, 1.0e-4), (0.015, 1.5e-4), (0.025, 3.5e-4)),
+}
 # |η| below 1.5: pT below and above 1 GeV; |η| below 2.5: the same
-TRACK_EFFICIENCY = {211: (.70, .95, .60, .85), 11: (.73, .95, .50, .83), 13: (.75, .99, .70, .98)}
+TRACK_EFFICIENCY = {
+    211: (0.70, 0.95, 0.60, 0.85),
+    11: (0.73, 0.95, 0.50, 0.83),
+    13: (0.75, 0.99, 0.70, 0.98),
+}
+
 
 def _kind(pdgid):
     "What a track is taken for: electron, muon, or pion."
@@ -140,36 +178,48 @@ def _kind(pdgid):
 
 # %% ../../nbs/data/response.ipynb #c033
 def track_resolution(
-    pt,    # (particles,) GeV
+    pt,  # (particles,) GeV
     eta,
     pdgid,
 ):
     "Relative resolution of a track's transverse momentum."
-    row, kind = np.searchsorted([.5, 1.5], np.abs(eta)), _kind(pdgid)
-    a, b = np.select([(kind == k)[:, None] for k in TRACK_RESOLUTION], [np.array(t)[row] for t in TRACK_RESOLUTION.values()]).T
+    row, kind = np.searchsorted([0.5, 1.5], np.abs(eta)), _kind(pdgid)
+    a, b = np.select(
+        [(kind == k)[:, None] for k in TRACK_RESOLUTION],
+        [np.array(t)[row] for t in TRACK_RESOLUTION.values()],
+    ).T
     return np.hypot(a, b * pt)
 
+
 def track_efficiency(
-    pt,    # (particles,) GeV
+    pt,  # (particles,) GeV
     eta,
     pdgid,
 ):
     "Probability that a charged particle leaves a track; zero below 0.1 GeV and beyond |η| = 2.5."
     kind, column = _kind(pdgid), 2 * (np.abs(eta) > 1.5) + (pt > 1)
-    eff = np.select([kind == k for k in TRACK_EFFICIENCY], [np.array(t)[column] for t in TRACK_EFFICIENCY.values()])
-    return np.where((pt > .1) & (np.abs(eta) < 2.5), eff, 0)
+    eff = np.select(
+        [kind == k for k in TRACK_EFFICIENCY],
+        [np.array(t)[column] for t in TRACK_EFFICIENCY.values()],
+    )
+    return np.where((pt > 0.1) & (np.abs(eta) < 2.5), eff, 0)
 
 # %% ../../nbs/data/response.ipynb #c034
 def _lognormal(rng, mean, sigma):
     "Positive random numbers of given mean and standard deviation."
-    width2 = np.log1p((sigma / mean)**2)
+    width2 = np.log1p((sigma / mean) ** 2)
     return mean * np.exp(rng.standard_normal(mean.shape) * np.sqrt(width2) - width2 / 2)
+
 
 def _tracks(particles, rng):
     "Which particles leave a track, its smeared transverse momentum, and that one's relative resolution."
     pt, eta, _ = _pt_eta_phi(particles.p)
     origin = np.hypot(particles.vertex[:, 0], particles.vertex[:, 1])
-    found = (charge_of(particles.pdgid) != 0) & (origin < MAX_ORIGIN) & (rng.random(len(pt)) < track_efficiency(pt, eta, particles.pdgid))
+    found = (
+        (charge_of(particles.pdgid) != 0)
+        & (origin < MAX_ORIGIN)
+        & (rng.random(len(pt)) < track_efficiency(pt, eta, particles.pdgid))
+    )
     k = np.flatnonzero(found)
     relative = track_resolution(pt[k], eta[k], particles.pdgid[k])
     return k, _lognormal(rng, pt[k], relative * pt[k]), relative
@@ -178,82 +228,114 @@ def _tracks(particles, rng):
 @dataclass(frozen=True)
 class Calorimeter:
     "Cells and energy resolution; energies in GeV."
-    deta: float          # cell size in η
-    dphi: float          # cell size in φ, rad
-    threshold: float     # least energy of a cell, and of an excess over tracks
+
+    deta: float  # cell size in η
+    dphi: float  # cell size in φ, rad
+    threshold: float  # least energy of a cell, and of an excess over tracks
     significance: float  # least excess over tracks, in resolutions
-    neutral: int         # PDG code given to what carries no track
+    neutral: int  # PDG code given to what carries no track
     constant: float
     stochastic: float
-    noise: float = 0.
-    slope: float = 0.    # of the resolution with η²
-    eta_max: float = 3.
+    noise: float = 0.0
+    slope: float = 0.0  # of the resolution with η²
+    eta_max: float = 3.0
 
-    def resolution(self,
-        energy, # GeV
+    def resolution(
+        self,
+        energy,  # GeV
         eta,
     ):
         "σ(E) in GeV."
-        return (1 + self.slope * eta**2) * np.sqrt((self.constant * energy)**2 + self.stochastic**2 * energy + self.noise**2)
+        return (1 + self.slope * eta**2) * np.sqrt(
+            (self.constant * energy) ** 2 + self.stochastic**2 * energy + self.noise**2
+        )
 
-ECAL = Calorimeter(.0174, np.pi / 180, .5, 1.5, 22, .008, .11, .4, .64)
-HCAL = Calorimeter(.087, np.pi / 36, 1., 2., 130, .05, 1.5)
+
+ECAL = Calorimeter(0.0174, np.pi / 180, 0.5, 1.5, 22, 0.008, 0.11, 0.4, 0.64)
+HCAL = Calorimeter(0.087, np.pi / 36, 1.0, 2.0, 130, 0.05, 1.5)
 
 # %% ../../nbs/data/response.ipynb #c039
 def _cells(calorimeter, event, eta, phi):
     "One number per cell and event, and how many cells there are in η and φ."
-    n_eta, n_phi = (int(np.ceil(2 * s / d)) for s, d in ((calorimeter.eta_max, calorimeter.deta), (np.pi, calorimeter.dphi)))
+    n_eta, n_phi = (
+        int(np.ceil(2 * s / d))
+        for s, d in ((calorimeter.eta_max, calorimeter.deta), (np.pi, calorimeter.dphi))
+    )
     i = np.clip(((eta + calorimeter.eta_max) / calorimeter.deta).astype(np.int64), 0, n_eta - 1)
     j = ((phi + np.pi) / calorimeter.dphi).astype(np.int64) % n_phi
     return (event * n_eta + i) * n_phi + j, n_eta, n_phi
 
+
 def _seen(calorimeter, true, eta, rng):
     "The energy cells show, GeV, and its uncertainty."
-    seen = np.where(true > 0, _lognormal(rng, np.maximum(true, 1e-9), calorimeter.resolution(true, eta)), 0)
+    seen = np.where(
+        true > 0, _lognormal(rng, np.maximum(true, 1e-9), calorimeter.resolution(true, eta)), 0
+    )
     sigma = calorimeter.resolution(seen, eta)
     return np.where(seen < calorimeter.threshold, 0, seen), sigma
 
 # %% ../../nbs/data/response.ipynb #c040
 def energy_flow(
-    calorimeter, # `Calorimeter`
-    hits,        # event, η, φ, energy of what enters it, each (hits,)
-    tracks,      # event, η, φ, energy, resolution in GeV of the tracks that point to it, each (tracks,)
-    rng,         # NumPy generator
+    calorimeter,  # `Calorimeter`
+    hits,  # event, η, φ, energy of what enters it, each (hits,)
+    tracks,  # event, η, φ, energy, resolution in GeV of the tracks that point to it, each (tracks,)
+    rng,  # NumPy generator
 ):
     "Neutral excess (event, η, φ, energy; at most one per cell) and the factor by which each track's energy is corrected."
     n = len(hits[0])
-    cell, n_eta, n_phi = _cells(calorimeter, *(np.concatenate([h, t]) for h, t in zip(hits[:3], tracks[:3])))
+    cell, n_eta, n_phi = _cells(
+        calorimeter, *(np.concatenate([h, t]) for h, t in zip(hits[:3], tracks[:3]))
+    )
     cell, of = np.unique(cell, return_inverse=True)
-    eta = ((cell // n_phi % n_eta) + .5) * calorimeter.deta - calorimeter.eta_max
+    eta = ((cell // n_phi % n_eta) + 0.5) * calorimeter.deta - calorimeter.eta_max
     seen, sigma = _seen(calorimeter, np.bincount(of[:n], hits[3], len(cell)), eta, rng)
-    in_tracks, sigma_tracks = np.bincount(of[n:], tracks[3], len(cell)), np.sqrt(np.bincount(of[n:], tracks[4]**2, len(cell)))
+    in_tracks, sigma_tracks = (
+        np.bincount(of[n:], tracks[3], len(cell)),
+        np.sqrt(np.bincount(of[n:], tracks[4] ** 2, len(cell))),
+    )
     excess = seen - in_tracks
-    is_neutral = (excess > calorimeter.threshold) & (excess > calorimeter.significance * np.hypot(sigma, sigma_tracks))
+    is_neutral = (excess > calorimeter.threshold) & (
+        excess > calorimeter.significance * np.hypot(sigma, sigma_tracks)
+    )
     with np.errstate(divide="ignore", invalid="ignore"):
-        best = (in_tracks * sigma**2 + seen * sigma_tracks**2) / (sigma**2 + sigma_tracks**2) / in_tracks
+        best = (
+            (in_tracks * sigma**2 + seen * sigma_tracks**2)
+            / (sigma**2 + sigma_tracks**2)
+            / in_tracks
+        )
     scale = np.where(is_neutral | (seen == 0), 1, best)[of[n:]]
     k = np.flatnonzero(is_neutral)
-    inside = rng.uniform(-.5, .5, (2, len(k)))  # not the cells' centres: pictures would show the grid
-    phi = ((cell[k] % n_phi) + .5 + inside[1]) * calorimeter.dphi - np.pi
+    inside = rng.uniform(
+        -0.5, 0.5, (2, len(k))
+    )  # not the cells' centres: pictures would show the grid
+    phi = ((cell[k] % n_phi) + 0.5 + inside[1]) * calorimeter.dphi - np.pi
     return (cell[k] // n_phi // n_eta, eta[k] + inside[0] * calorimeter.deta, phi, excess[k]), scale
 
 # %% ../../nbs/data/response.ipynb #c044
 def _massless(pt, eta, phi):
     return np.stack([pt * np.cosh(eta), pt * np.cos(phi), pt * np.sin(phi), pt * np.sinh(eta)], 1)
 
+
 def _join(charged, neutrals):
     "Charged and neutral constituents in one table, ordered by event; what a neutral lacks is zero."
     n = sum(len(e) for e, *_ in neutrals)
-    table = {name: np.concatenate([charged[name], *(t[i] for t in neutrals)]) for i, name in enumerate(("event", "p4", "pdgid"))}
-    table |= {name: np.concatenate([a, np.zeros(n, a.dtype)]) for name, a in charged.items() if name not in table}
+    table = {
+        name: np.concatenate([charged[name], *(t[i] for t in neutrals)])
+        for i, name in enumerate(("event", "p4", "pdgid"))
+    }
+    table |= {
+        name: np.concatenate([a, np.zeros(n, a.dtype)])
+        for name, a in charged.items()
+        if name not in table
+    }
     order = np.argsort(table["event"], kind="stable")
     return {name: a[order] for name, a in table.items()}
 
 # %% ../../nbs/data/response.ipynb #c045
 def respond(
-    particles, # `Particles`: visible final states
-    rng,       # NumPy generator
-) -> dict:     # flat arrays ordered by event: `event`, `p4` (constituents, 4) in GeV, `pdgid`, `charge`, `d0`, `d0_err`, `dz`, `dz_err` in mm
+    particles,  # `Particles`: visible final states
+    rng,  # NumPy generator
+) -> dict:  # flat arrays ordered by event: `event`, `p4` (constituents, 4) in GeV, `pdgid`, `charge`, `d0`, `d0_err`, `dz`, `dz_err` in mm
     "What an energy-flow reconstruction makes of collisions: charged tracks, photons and neutral hadrons, all massless."
     pdgid, charge = particles.pdgid, charge_of(particles.pdgid)
     k, pt, relative = _tracks(particles, rng)
@@ -262,15 +344,35 @@ def respond(
     electromagnetic, muon = np.isin(pdgid, [11, -11, 22]), np.abs(pdgid) == 13
     energy, inside = pt * np.cosh(eta), np.abs(hit_eta) < ECAL.eta_max
     scale, neutrals = np.ones(len(k)), []
-    for calorimeter, enters in (ECAL, electromagnetic & inside), (HCAL, ~electromagnetic & ~muon & inside):
+    for calorimeter, enters in (
+        (ECAL, electromagnetic & inside),
+        (HCAL, ~electromagnetic & ~muon & inside),
+    ):
         t = np.flatnonzero(enters[k])
         hits = [a[enters] for a in (particles.event, hit_eta, hit_phi, particles.energy)]
-        tracks = [a[k[t]] for a in (particles.event, hit_eta, hit_phi)] + [energy[t], relative[t] * energy[t]]
+        tracks = [a[k[t]] for a in (particles.event, hit_eta, hit_phi)] + [
+            energy[t],
+            relative[t] * energy[t],
+        ]
         (event, n_eta, n_phi, n_energy), scale[t] = energy_flow(calorimeter, hits, tracks, rng)
-        neutrals.append((event, _massless(n_energy / np.cosh(n_eta), n_eta, n_phi), np.full(len(event), calorimeter.neutral)))
+        neutrals.append(
+            (
+                event,
+                _massless(n_energy / np.cosh(n_eta), n_eta, n_phi),
+                np.full(len(event), calorimeter.neutral),
+            )
+        )
     d0, dz = impact_parameters(particles.p[k], particles.vertex[k], charge[k])
     errors = d0_error(pt), dz_error(pt, eta)
     code = np.where(_kind(pdgid[k]) == 211, 211 * charge[k], pdgid[k])
-    charged = dict(event=particles.event[k], p4=_massless(pt * scale, eta, phi), pdgid=code, charge=charge[k],
-                   d0=d0 + errors[0] * rng.standard_normal(len(k)), d0_err=errors[0], dz=dz + errors[1] * rng.standard_normal(len(k)), dz_err=errors[1])
+    charged = dict(
+        event=particles.event[k],
+        p4=_massless(pt * scale, eta, phi),
+        pdgid=code,
+        charge=charge[k],
+        d0=d0 + errors[0] * rng.standard_normal(len(k)),
+        d0_err=errors[0],
+        dz=dz + errors[1] * rng.standard_normal(len(k)),
+        dz_err=errors[1],
+    )
     return _join(charged, neutrals)

@@ -27,23 +27,25 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from ..core.workers import Workers, cores
 from .cluster import cluster, generator_package, substructure
+from .processes import PRESETS, Generator, check_masses, check_window, find_process
 from .response import respond
 from ..jet.jets import Jets, JetWriter, concatenate, count_jets, kinematic_observables
-from .processes import PRESETS, Generator, check_masses, check_window, find_process, process_names
-from ..core.workers import Workers, cores
 
 # %% ../../nbs/data/simulate.ipynb #c009
 _all_ = ["process_names"]
 RECIPE = 1  # raise it when the same settings would give other jets: the cache then starts anew
 
+
 @dataclass(frozen=True)
 class Sample:
     "Everything that decides what the jets of a sample are."
+
     process: str
     seed: int
-    mass: tuple       # GeV
-    pt: tuple         # (low, high), GeV
+    mass: tuple  # GeV
+    pt: tuple  # (low, high), GeV
     radius: float
     preset: str
     n_constituents: int
@@ -51,7 +53,11 @@ class Sample:
     def meta(self) -> dict:
         "Settings and versions, fit for JSON."
         made_by = {p: version(p) for p in ("pythia8mc", "fastjet")} | {"recipe": RECIPE}
-        return asdict(self) | {"pt": [x if math.isfinite(x) else None for x in self.pt], "mass": list(self.mass), "versions": made_by}
+        return asdict(self) | {
+            "pt": [x if math.isfinite(x) else None for x in self.pt],
+            "mass": list(self.mass),
+            "versions": made_by,
+        }
 
     def name(self) -> str:
         "Folder in the cache."
@@ -68,14 +74,27 @@ def _whole(value, name, least):
         raise ValueError(f"{name}={value!r}: expected a whole number, at least {least}.")
     return int(value)
 
-def make_sample(process, seed=0, mass=None, pt=None, radius=1.0, preset="full", n_constituents=100) -> Sample: # as in `simulate`
+
+def make_sample(
+    process, seed=0, mass=None, pt=None, radius=1.0, preset="full", n_constituents=100
+) -> Sample:  # as in `simulate`
     "Check what a user asked for; raises `ValueError`, or `ImportError` when a generator is missing."
     find_process(process)
-    if preset not in PRESETS: raise ValueError(f"preset={preset!r}: expected one of {', '.join(map(repr, PRESETS))}.")
-    if not 0.1 <= radius <= 1.5: raise ValueError(f"radius={radius!r}: expected 0.1 to 1.5.")
-    sample = Sample(process, _whole(seed, "seed", 0), check_masses(process, mass), check_window(process, pt), float(radius), preset,
-                    _whole(n_constituents, "n_constituents", 1))
-    for package in "pythia8mc", "fastjet": generator_package(package)
+    if preset not in PRESETS:
+        raise ValueError(f"preset={preset!r}: expected one of {', '.join(map(repr, PRESETS))}.")
+    if not 0.1 <= radius <= 1.5:
+        raise ValueError(f"radius={radius!r}: expected 0.1 to 1.5.")
+    sample = Sample(
+        process,
+        _whole(seed, "seed", 0),
+        check_masses(process, mass),
+        check_window(process, pt),
+        float(radius),
+        preset,
+        _whole(n_constituents, "n_constituents", 1),
+    )
+    for package in "pythia8mc", "fastjet":
+        generator_package(package)
     return sample
 
 # %% ../../nbs/data/simulate.ipynb #c014
@@ -85,68 +104,122 @@ def _select(sample, constituents, n_events):
     counts = np.bincount(constituents["event"], minlength=n_events)
     p4, event, rank, members, sizes = cluster(constituents["p4"], counts, sample.radius)
     pt = np.hypot(p4[:, 1], p4[:, 2])
-    good, in_window = (np.abs(np.arcsinh(p4[:, 3] / pt)) < 2) & (rank < process.jets), (pt > low) & (pt < high)
+    good, in_window = (
+        (np.abs(np.arcsinh(p4[:, 3] / pt)) < 2) & (rank < process.jets),
+        (pt > low) & (pt < high),
+    )
     if process.whole:  # all the jets of an event, or none
         good &= np.bincount(event, good, n_events)[event] == process.jets
         in_window = np.bincount(event, in_window & (rank == 0), n_events)[event] > 0
     keep = good & in_window
-    return _padded(sample, constituents, p4[keep], event[keep], rank[keep], members[np.repeat(keep, sizes)], sizes[keep]) if keep.any() else None
+    return (
+        _padded(
+            sample,
+            constituents,
+            p4[keep],
+            event[keep],
+            rank[keep],
+            members[np.repeat(keep, sizes)],
+            sizes[keep],
+        )
+        if keep.any()
+        else None
+    )
 
 # %% ../../nbs/data/simulate.ipynb #c016
-FEATURES = dict(d0=np.float32, d0_err=np.float32, dz=np.float32, dz_err=np.float32, pdgid=np.int32, charge=np.int8)
+FEATURES = dict(
+    d0=np.float32,
+    d0_err=np.float32,
+    dz=np.float32,
+    dz_err=np.float32,
+    pdgid=np.int32,
+    charge=np.int8,
+)
 
-def _kinematics(p4): return kinematic_observables(p4[:, None], np.ones((len(p4), 1), bool))
 
+def _kinematics(p4):
+    return kinematic_observables(p4[:, None], np.ones((len(p4), 1), bool))
+
+# %% ../../nbs/data/simulate.ipynb #c016s1
 def _padded(sample, constituents, total, event, rank, members, sizes):
     "`Jets` from flat lists."
-    row, column = np.repeat(np.arange(len(sizes)), sizes), np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    row, column = (
+        np.repeat(np.arange(len(sizes)), sizes),
+        np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes),
+    )
+
     def pad(a, kind):
         out = np.zeros((len(sizes), max(sizes.max(), sample.n_constituents), *a.shape[1:]), kind)
         out[row, column] = a[members]
         return out
-    observables = _kinematics(total) | {"n_constituents": sizes.astype(np.int32), "event": event.astype(np.int64), "rank": rank.astype(np.int8)}
+
+    observables = _kinematics(total) | {
+        "n_constituents": sizes.astype(np.int32),
+        "event": event.astype(np.int64),
+        "rank": rank.astype(np.int8),
+    }
     observables |= substructure(constituents["p4"][members], sizes, sample.radius)
-    if find_process(sample.process).whole: observables["mjj"] = np.repeat(_kinematics(total.reshape(-1, 2, 4).sum(1))["mass"], 2)
-    return Jets.from_constituents(pad(constituents["p4"], np.float32), features={k: pad(constituents[k], t) for k, t in FEATURES.items()},
-                                  observables=observables, n_constituents=sample.n_constituents)
+    if find_process(sample.process).whole:
+        observables["mjj"] = np.repeat(_kinematics(total.reshape(-1, 2, 4).sum(1))["mass"], 2)
+    return Jets.from_constituents(
+        pad(constituents["p4"], np.float32),
+        features={k: pad(constituents[k], t) for k, t in FEATURES.items()},
+        observables=observables,
+        n_constituents=sample.n_constituents,
+    )
 
 # %% ../../nbs/data/simulate.ipynb #c018
-BATCH = 250                         # events held in memory at once
+BATCH = 250  # events held in memory at once
 FIRST, SMALL, LARGE = 4, 250, 1000  # so many small shards, then large ones: jets in each
 
+
 def shard_size(
-    shard, # 0, 1, …
+    shard,  # 0, 1, …
 ) -> int:
     "Jets in a shard."
     return SMALL if shard < FIRST else LARGE
 
+
 def n_shards(
-    n, # jets
+    n,  # jets
 ) -> int:
     "Shards that hold the first `n` jets."
     return next(i for i, total in enumerate(accumulate(map(shard_size, count())), 1) if total >= n)
 
 # %% ../../nbs/data/simulate.ipynb #c020
 def make_shard(
-    sample,    # `Sample`
-    shard,     # 0, 1, …
-    tick=None, # called with the number of new jets after each batch
+    sample,  # `Sample`
+    shard,  # 0, 1, …
+    tick=None,  # called with the number of new jets after each batch
 ) -> Jets:
     "The jets of one shard: a pure function of its arguments. Raises `RuntimeError` when no jet passes."
     size, parts, have, events, batch = shard_size(shard), [], 0, 0, 0
-    generator = Generator(sample.process, int(sample.entropy(shard).generate_state(1)[0]) % 900_000_000 + 1,
-                          sample.mass or None, sample.pt, sample.radius, sample.preset)
+    generator = Generator(
+        sample.process,
+        int(sample.entropy(shard).generate_state(1)[0]) % 900_000_000 + 1,
+        sample.mass or None,
+        sample.pt,
+        sample.radius,
+        sample.preset,
+    )
     while have < size:
         n = int(np.clip(1.1 * (size - have) * (events + 1) / (have + 1), 50, BATCH))
-        jets = _select(sample, respond(generator.batch(n), np.random.default_rng(sample.entropy(shard, batch))), n)
+        jets = _select(
+            sample,
+            respond(generator.batch(n), np.random.default_rng(sample.entropy(shard, batch))),
+            n,
+        )
         if jets:
             jets.observables["event"] += shard * 10**9 + events  # unique in the sample
             parts.append(jets)
-            if tick: tick(min(len(jets), size - have))
+            if tick:
+                tick(min(len(jets), size - have))
             have += len(jets)
         events, batch = events + n, batch + 1
         if not have and events >= 5000:
-            raise RuntimeError(f"No {sample.process} jet with pT in {sample.pt} GeV in {events} events: another window, or another mass.")
+            raise RuntimeError(
+                f"No {sample.process} jet with pT in {sample.pt} GeV in {events} events: another window, or another mass."
+            )
     jets = concatenate(parts)[:size]
     jets.labels = np.full(size, find_process(sample.process).label)
     jets.meta = sample.meta() | {"generated": events, "accepted": have, "shard": shard}
@@ -154,21 +227,26 @@ def make_shard(
 
 # %% ../../nbs/data/simulate.ipynb #c022
 def shard_path(
-    folder, # of the sample
+    folder,  # of the sample
     shard,  # 0, 1, …
 ) -> Path:
     "File of a shard."
     return Path(folder) / f"shard-{shard:05d}.h5"
 
+
 def _finished(folder, shard):
     "Is the shard there and whole?"
-    try: return count_jets(shard_path(folder, shard)) == shard_size(shard)
-    except (FileNotFoundError, ValueError): return False
+    try:
+        return count_jets(shard_path(folder, shard)) == shard_size(shard)
+    except (FileNotFoundError, ValueError):
+        return False
+
 
 def _write_shard(sample, shard, folder, tick=None):
     "Make one shard; its number."
     jets = make_shard(sample, shard, tick)
-    try: jets.to_hdf5(shard_path(folder, shard))
+    try:
+        jets.to_hdf5(shard_path(folder, shard))
     except OSError as e:
         todo = "free space, or choose another folder with cache= or JET_ANOMALY_CACHE; finished shards are kept"
         raise OSError(e.errno, f"{e.strerror}; {todo}", e.filename) from e
@@ -179,53 +257,78 @@ def _library():
     "This module as workers import it: what a notebook defines they cannot see."
     return importlib.import_module("jet_anomaly.data.simulate")
 
-def _work(settings, shard, folder): return _write_shard(Sample(**settings), shard, folder)
+
+def _work(settings, shard, folder):
+    return _write_shard(Sample(**settings), shard, folder)
+
 
 def _collect(pool, sample, todo, folder, bar):
     "Have the shards made by an executor."
     futures = [pool.submit(_library()._work, asdict(sample), shard, folder) for shard in todo]
     try:
-        for future in as_completed(futures): bar.update(shard_size(future.result()))
+        for future in as_completed(futures):
+            bar.update(shard_size(future.result()))
     except BrokenProcessPool as e:
-        raise RuntimeError(f"A worker died while simulating {sample.process}: killed, or out of memory? Finished shards are kept: the same call goes on "
-                           "from them; fewer processes= need less memory.") from e
+        raise RuntimeError(
+            f"A worker died while simulating {sample.process}: killed, or out of memory? Finished shards are kept: the same call goes on "
+            "from them; fewer processes= need less memory."
+        ) from e
     finally:
-        for future in futures: future.cancel()
+        for future in futures:
+            future.cancel()
 
+# %% ../../nbs/data/simulate.ipynb #c025s1
 def _make(sample, n, folder, processes, progress):
     "Make the missing shards; the files of all, in order."
     _sweep(folder)
     shards = range(n_shards(n))
     todo = [s for s in shards if not _finished(folder, s)]
     total, missing = (sum(map(shard_size, x)) for x in (shards, todo))
-    with tqdm(total=total, initial=total - missing, unit=" jets", desc=sample.process, disable=not (progress and todo)) as bar:
-        if isinstance(processes, Executor): _collect(processes, sample, todo, folder, bar)
+    with tqdm(
+        total=total,
+        initial=total - missing,
+        unit=" jets",
+        desc=sample.process,
+        disable=not (progress and todo),
+    ) as bar:
+        if isinstance(processes, Executor):
+            _collect(processes, sample, todo, folder, bar)
         elif min(processes, len(todo)) > 1:
-            with Workers(min(processes, len(todo))) as pool: _collect(pool, sample, todo, folder, bar)
+            with Workers(min(processes, len(todo))) as pool:
+                _collect(pool, sample, todo, folder, bar)
         else:
-            for shard in todo: _write_shard(sample, shard, folder, bar.update)
+            for shard in todo:
+                _write_shard(sample, shard, folder, bar.update)
     return [shard_path(folder, s) for s in shards]
+
 
 def _sweep(folder):
     "Make the folder; remove what runs killed while writing have left under temporary names."
     Path(folder).mkdir(parents=True, exist_ok=True)
     for part in Path(folder).glob(".*.part"):
-        if time.time() - part.stat().st_mtime > 600: part.unlink(missing_ok=True)
+        if time.time() - part.stat().st_mtime > 600:
+            part.unlink(missing_ok=True)
 
 # %% ../../nbs/data/simulate.ipynb #c027
 def cache_folder() -> Path:
     "Where simulated jets are kept: JET_ANOMALY_CACHE, or the user's cache."
     import pooch
+
     return Path(os.environ.get("JET_ANOMALY_CACHE") or pooch.os_cache("jet_anomaly"))
+
 
 @contextmanager
 def _simulated(process, n, processes, cache, progress, settings):
     "The blocks of a sample, from the cache or made now."
     n, sample = _whole(n, "n", 1), make_sample(process, **settings)
-    if not isinstance(processes, Executor): processes = cores() if processes is None else _whole(processes, "processes", 1)
+    if not isinstance(processes, Executor):
+        processes = cores() if processes is None else _whole(processes, "processes", 1)
     with tempfile.TemporaryDirectory() as passing:
-        folder = Path(passing) if cache is False else cache_folder() if cache is True else Path(cache)
+        folder = (
+            Path(passing) if cache is False else cache_folder() if cache is True else Path(cache)
+        )
         yield _blocks(sample, _make(sample, n, folder / sample.name(), processes, progress), n)
+
 
 def _blocks(sample, files, n):
     "The first `n` jets, shard by shard; all carry the sample's meta."
@@ -239,54 +342,76 @@ def _blocks(sample, files, n):
 
 # %% ../../nbs/data/simulate.ipynb #c028
 def simulate(
-    process,             # one of `process_names()`
-    n,                   # jets
+    process,  # one of `process_names()`
+    n,  # jets
     *,
     seed=0,
-    mass=None,           # GeV: w: W; top: top, or (top, W); higgs4: heavy, or (heavy, light); hbb: H; lhco signals: resonance, X, Y
-    pt=None,             # (low, high) of the jets' pT in GeV; by default (550, 650), for lhco the leading jet beyond 1200, for ttbar beyond 500
-    radius=1.0,          # of the anti-kT jets
-    preset="full",       # "fast" leaves multiple interactions out: quicker, for tests
+    mass=None,  # GeV: w: W; top: top, or (top, W); higgs4: heavy, or (heavy, light); hbb: H; lhco signals: resonance, X, Y
+    pt=None,  # (low, high) of the jets' pT in GeV; by default (550, 650), for lhco the leading jet beyond 1200, for ttbar beyond 500
+    radius=1.0,  # of the anti-kT jets
+    preset="full",  # "fast" leaves multiple interactions out: quicker, for tests
     n_constituents=100,  # the hardest this many are kept
-    processes=None,      # how many worker processes, or an executor; None for all cores
-    cache=True,          # False for none, or a folder
-    progress=True,       # a bar with jets/s
+    processes=None,  # how many worker processes, or an executor; None for all cores
+    cache=True,  # False for none, or a folder
+    progress=True,  # a bar with jets/s
 ) -> Jets:
     """Simulated jets: Pythia 8, a CMS-like detector, FastJet. The first jets of a sample do not depend on `n`.
 
     Raises `ValueError` for what makes no sense, `ImportError` where the generator is missing, `OSError` when the disk is full.
     """
-    settings = dict(seed=seed, mass=mass, pt=pt, radius=radius, preset=preset, n_constituents=n_constituents)
-    with _simulated(process, n, processes, cache, progress, settings) as blocks: return concatenate(blocks)
+    settings = dict(
+        seed=seed, mass=mass, pt=pt, radius=radius, preset=preset, n_constituents=n_constituents
+    )
+    with _simulated(process, n, processes, cache, progress, settings) as blocks:
+        return concatenate(blocks)
 
+# %% ../../nbs/data/simulate.ipynb #c028s1
 def simulate_to(
-    path,           # file to write, all or nothing
-    process,        # one of `process_names()`
-    n,              # jets, more than fit in memory if need be
+    path,  # file to write, all or nothing
+    process,  # one of `process_names()`
+    n,  # jets, more than fit in memory if need be
     *,
-    processes=None, # how many worker processes, or an executor; None for all cores
-    cache=True,     # False for none, or a folder
+    processes=None,  # how many worker processes, or an executor; None for all cores
+    cache=True,  # False for none, or a folder
     progress=True,  # a bar with jets/s
-    **settings,     # seed, mass, pt, radius, preset, n_constituents as in `simulate`
+    **settings,  # seed, mass, pt, radius, preset, n_constituents as in `simulate`
 ) -> Path:
     "Like `simulate`, but streams the jets to a file."
-    with _simulated(process, n, processes, cache, progress, settings) as blocks, JetWriter(path) as writer:
-        for jets in blocks: writer.append(jets)
+    with (
+        _simulated(process, n, processes, cache, progress, settings) as blocks,
+        JetWriter(path) as writer,
+    ):
+        for jets in blocks:
+            writer.append(jets)
     return Path(path)
 
 # %% ../../nbs/data/simulate.ipynb #c047
-TEST_SETS = {"qcd": ("qcd", None), "w_59": ("w", 59), "w_80": ("w", None), "w_120": ("w", 120), "w_174": ("w", 174),
-             "top_173": ("top", None), "top_80": ("top", (80, 20)), "higgs4_174_80": ("higgs4", None), "higgs4_174_20": ("higgs4", (174, 20))}
+TEST_SETS = {
+    "qcd": ("qcd", None),
+    "w_59": ("w", 59),
+    "w_80": ("w", None),
+    "w_120": ("w", 120),
+    "w_174": ("w", 174),
+    "top_173": ("top", None),
+    "top_80": ("top", (80, 20)),
+    "higgs4_174_80": ("higgs4", None),
+    "higgs4_174_20": ("higgs4", (174, 20)),
+}
+
 
 def test_sets(
-    n,          # jets of each
-    names=None, # of `TEST_SETS`; all by default
+    n,  # jets of each
+    names=None,  # of `TEST_SETS`; all by default
     *,
-    seed=2,     # not one of the training samples'
+    seed=2,  # not one of the training samples'
     **options,  # as in `simulate`
-) -> dict:      # name → `Jets`
+) -> dict:  # name → `Jets`
     "Test sets of one kind of jets each, with unusual masses among them; raises `KeyError` for an unknown name."
     names = list(TEST_SETS if names is None else names)
     unknown = set(names) - set(TEST_SETS)
-    if unknown: raise KeyError(f"Unknown test sets {sorted(unknown)}; known are {', '.join(TEST_SETS)}.")
-    return {name: simulate(TEST_SETS[name][0], n, seed=seed, mass=TEST_SETS[name][1], **options) for name in names}
+    if unknown:
+        raise KeyError(f"Unknown test sets {sorted(unknown)}; known are {', '.join(TEST_SETS)}.")
+    return {
+        name: simulate(TEST_SETS[name][0], n, seed=seed, mass=TEST_SETS[name][1], **options)
+        for name in names
+    }

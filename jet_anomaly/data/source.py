@@ -20,36 +20,56 @@ from ..jet.jets import Jets, kinematic_observables
 
 # %% ../../nbs/data/source.ipynb #c006
 def toy_jets(
-    n,        # jets; 2i and 2i + 1 are back to back, as in one event
-    width=40, # at most this many constituents
-    pt=600.,  # GeV
+    n,  # jets; 2i and 2i + 1 are back to back, as in one event
+    width=40,  # at most this many constituents
+    pt=600.0,  # GeV
     seed=0,
 ):
     "Padded massless constituents `(n, width, 4)` in GeV and their mask, for trying things: no physics beyond two jets that balance."
     rng = np.random.default_rng(seed)
     mask = np.arange(width) < rng.integers(width // 2, width + 1, n)[:, None]
     z = rng.exponential(size=(n, width)) ** 2 * mask
-    axis = np.stack([rng.uniform(-1.5, 1.5, n), np.repeat(rng.uniform(-np.pi, np.pi, (n + 1) // 2), 2)[:n] + np.pi * (np.arange(n) % 2)], 1)
-    where = axis[:, None] + rng.normal(0, .15, (n, width, 2))
-    jet_pt = np.repeat(pt * rng.uniform(.9, 1.5, (n + 1) // 2), 2)[:n] * rng.uniform(.95, 1, n)
-    return four_vectors(jet_pt[:, None] * z / z.sum(1, keepdims=True), where[..., 0], where[..., 1]), mask
+    axis = np.stack(
+        [
+            rng.uniform(-1.5, 1.5, n),
+            np.repeat(rng.uniform(-np.pi, np.pi, (n + 1) // 2), 2)[:n] + np.pi * (np.arange(n) % 2),
+        ],
+        1,
+    )
+    where = axis[:, None] + rng.normal(0, 0.15, (n, width, 2))
+    jet_pt = np.repeat(pt * rng.uniform(0.9, 1.5, (n + 1) // 2), 2)[:n] * rng.uniform(0.95, 1, n)
+    return four_vectors(
+        jet_pt[:, None] * z / z.sum(1, keepdims=True), where[..., 0], where[..., 1]
+    ), mask
 
 # %% ../../nbs/data/source.ipynb #c008
 def four_vectors(
-    pt,   # any shape, GeV
+    pt,  # any shape, GeV
     eta,
     phi,  # rad
-    mass=0, # GeV
+    mass=0,  # GeV
 ):  # (…, 4) float64: E, px, py, pz in GeV
     "Four-vectors from transverse momentum, pseudorapidity, azimuth and mass."
     pt, eta, phi = (np.asarray(a, np.float64) for a in (pt, eta, phi))
-    with np.errstate(over="ignore", invalid="ignore"):  # nonsense in a file becomes NaN or infinity, which is cut later
-        return np.stack([np.hypot(pt * np.cosh(eta), mass), pt * np.cos(phi), pt * np.sin(phi), pt * np.sinh(eta)], -1)
+    with np.errstate(
+        over="ignore", invalid="ignore"
+    ):  # nonsense in a file becomes NaN or infinity, which is cut later
+        return np.stack(
+            [
+                np.hypot(pt * np.cosh(eta), mass),
+                pt * np.cos(phi),
+                pt * np.sin(phi),
+                pt * np.sinh(eta),
+            ],
+            -1,
+        )
 
 # %% ../../nbs/data/source.ipynb #c012
 class CutFlow:
     "What was read, what was cut and why: one row per step, adding up over blocks and files."
-    def __init__(self,
+
+    def __init__(
+        self,
         rows=(),  # as `to_list` gives them, for instance `jets.meta["cutflow"]`
     ):
         self.rows = {(r["unit"], r["step"]): [r["n"], r["cut"]] for r in rows}
@@ -58,23 +78,36 @@ class CutFlow:
     def add(self, unit, step, n, cut=0):
         "Count `n` more that pass a step and `cut` that do not."
         row = self.rows.setdefault((unit, step), [0, 0])
-        row[0] += int(n); row[1] += int(cut)
+        row[0] += int(n)
+        row[1] += int(cut)
 
     def keep(self, unit, step, passed):
         "Count a boolean array, and hand it back."
         self.add(unit, step, passed.sum(), (~passed).sum())
         return passed
 
-    def __getitem__(self, key): return self.rows.get(key, [0, 0])[0]
-    def to_list(self): return [dict(unit=u, step=s, n=n, cut=c) for (u, s), (n, c) in self.rows.items()]
+    def __getitem__(self, key):
+        return self.rows.get(key, [0, 0])[0]
+
+    def to_list(self):
+        return [dict(unit=u, step=s, n=n, cut=c) for (u, s), (n, c) in self.rows.items()]
 
     def __repr__(self):
-        rows = [("", "", "kept", "cut"), *((u, s, f"{n:,}", f"{c:,}" if c else "") for (u, s), (n, c) in self.rows.items())]
+        rows = [
+            ("", "", "kept", "cut"),
+            *((u, s, f"{n:,}", f"{c:,}" if c else "") for (u, s), (n, c) in self.rows.items()),
+        ]
         width = [max(map(len, column)) for column in zip(*rows)]
-        return "\n".join(f"{u:<{width[0]}}  {s:<{width[1]}}  {n:>{width[2]}}  {c:>{width[3]}}".rstrip() for u, s, n, c in rows)
+        return "\n".join(
+            f"{u:<{width[0]}}  {s:<{width[1]}}  {n:>{width[2]}}  {c:>{width[3]}}".rstrip()
+            for u, s, n, c in rows
+        )
 
     def _repr_html_(self):
-        rows = "".join(f"<tr><td>{escape(u)}</td><td>{escape(s)}</td><td>{n:,}</td><td>{c or ''}</td></tr>" for (u, s), (n, c) in self.rows.items())
+        rows = "".join(
+            f"<tr><td>{escape(u)}</td><td>{escape(s)}</td><td>{n:,}</td><td>{c or ''}</td></tr>"
+            for (u, s), (n, c) in self.rows.items()
+        )
         return f"<table><tr><th></th><th></th><th>kept</th><th>cut</th></tr>{rows}</table>"
 
 # %% ../../nbs/data/source.ipynb #c015
@@ -83,74 +116,106 @@ def existing_file(
 ) -> Path:
     "The path of a file that exists and is not empty; else `FileNotFoundError` or `ValueError`."
     path = Path(path)
-    if path.is_dir(): raise ValueError(f"{path} is a folder; name the files in it, for instance {path / '*'}.")
-    if not path.is_file(): raise FileNotFoundError(f"{path}: no such file.")
-    if not path.stat().st_size: raise ValueError(f"{path} is empty (0 bytes); fetch or copy it again.")
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder; name the files in it, for instance {path / '*'}.")
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file.")
+    if not path.stat().st_size:
+        raise ValueError(f"{path} is empty (0 bytes); fetch or copy it again.")
     return path
+
 
 @contextmanager
 def foreign(
-    path,     # named in the error
-    spare=(), # exceptions that are let through
+    path,  # named in the error
+    spare=(),  # exceptions that are let through
 ):
     "Whatever a file library raises on a broken file, as one `ValueError` that names the file."
-    try: yield
-    except spare: raise
+    try:
+        yield
+    except spare:
+        raise
     except Exception as e:  # these libraries document no closed list
         what = " ".join(str(e).split())[:200]
-        raise ValueError(f"{path} is damaged, truncated or of another format ({type(e).__name__}: {what}).") from e
+        raise ValueError(
+            f"{path} is damaged, truncated or of another format ({type(e).__name__}: {what})."
+        ) from e
 
-OURS = (ValueError, KeyError, FileNotFoundError, ImportError)  # what a reader itself may raise while a file is open
+
+OURS = (
+    ValueError,
+    KeyError,
+    FileNotFoundError,
+    ImportError,
+)  # what a reader itself may raise while a file is open
 
 # %% ../../nbs/data/source.ipynb #c017
 @contextmanager
 def open_tree(
     path,
-    name, # of the tree; its newest cycle is taken
+    name,  # of the tree; its newest cycle is taken
 ):
     "A tree of a ROOT file. Raises `FileNotFoundError`, `KeyError` naming the trees there are, or `ValueError` for a damaged file or an empty tree."
     import uproot
+
     path = existing_file(path)
-    with foreign(path): file = uproot.open(path, array_cache=None, object_cache=None)
+    with foreign(path):
+        file = uproot.open(path, array_cache=None, object_cache=None)
     with file:
-        with foreign(path): trees = file.keys(recursive=True, filter_classname="TTree", cycle=False)
-        if name not in trees: raise KeyError(f"{path} holds no tree {name!r}; its trees: {sorted(set(trees)) or 'none'}.")
-        with foreign(path): tree = file[name]
-        if not tree.num_entries: raise ValueError(f"{path}: the tree {name!r} holds no events.")
-        with foreign(path, spare=OURS): yield tree
+        with foreign(path):
+            trees = file.keys(recursive=True, filter_classname="TTree", cycle=False)
+        if name not in trees:
+            raise KeyError(
+                f"{path} holds no tree {name!r}; its trees: {sorted(set(trees)) or 'none'}."
+            )
+        with foreign(path):
+            tree = file[name]
+        if not tree.num_entries:
+            raise ValueError(f"{path}: the tree {name!r} holds no events.")
+        with foreign(path, spare=OURS):
+            yield tree
+
 
 def branch_names(
-    tree, # of `open_tree`
-) -> dict: # name → branch, the first where a name occurs twice
+    tree,  # of `open_tree`
+) -> dict:  # name → branch, the first where a name occurs twice
     "The branches of a tree and of its branches."
     with foreign(tree.file.file_path):
         found = {}
-        for branch in tree.itervalues(recursive=True): found.setdefault(branch.name, branch)
+        for branch in tree.itervalues(recursive=True):
+            found.setdefault(branch.name, branch)
         return found
 
+# %% ../../nbs/data/source.ipynb #c017s1
 def missing_branch(path, wanted, found):
     "A `KeyError` that lists what is there, the likeliest first."
     stem = wanted.split(".")[0].split("_")[0].lower()
     near = sorted(found, key=lambda name: (not name.lower().startswith(stem), name))[:40]
-    return KeyError(f"{path} has no branch {wanted!r}; it has {near}{' …' if len(found) > 40 else ''}.")
+    return KeyError(
+        f"{path} has no branch {wanted!r}; it has {near}{' …' if len(found) > 40 else ''}."
+    )
 
 # %% ../../nbs/data/source.ipynb #c019
 def tree_blocks(
     tree,  # of `open_tree`
-    names, # branches to read
+    names,  # branches to read
     size,  # entries per block
     flow,  # `CutFlow`; counts what is read as events
 ):
     "Stream branches: yields `(first entry, name → awkward array)`. Raises `KeyError` for a missing branch, `ValueError` for an unreadable one."
     path, found = tree.file.file_path, branch_names(tree)
     for name in names:
-        if name not in found: raise missing_branch(path, name, found)
+        if name not in found:
+            raise missing_branch(path, name, found)
     wanted, start = {id(found[name]): name for name in names}, 0
     order = [wanted[id(b)] for b in tree.itervalues(recursive=True) if id(b) in wanted]
     flow.total += tree.num_entries
-    steps = tree.iterate(filter_branch=lambda b: id(b) in wanted, step_size=size, how=tuple, library="ak")
+    steps = tree.iterate(
+        filter_branch=lambda b: id(b) in wanted, step_size=size, how=tuple, library="ak"
+    )
     while start < tree.num_entries:
-        with foreign(path): block = dict(zip(order, next(steps), strict=True))
+        with foreign(path):
+            block = dict(zip(order, next(steps), strict=True))
         n = len(block[order[0]])
         flow.add("events", "read", n)
         yield start, block
@@ -159,65 +224,94 @@ def tree_blocks(
 # %% ../../nbs/data/source.ipynb #c020
 def write_tree(
     path,
-    name,      # of the tree
-    columns,   # name → array: numpy, or awkward lists
+    name,  # of the tree
+    columns,  # name → array: numpy, or awkward lists
     step=500,  # entries per basket
 ):
     "Write a small ROOT file; for tests and examples."
     import awkward as ak
     import uproot
-    kind = {k: str(v.dtype) if isinstance(v, np.ndarray) else f"var * {ak.flatten(v).to_numpy().dtype}" for k, v in columns.items()}
+
+    kind = {
+        k: str(v.dtype) if isinstance(v, np.ndarray) else f"var * {ak.flatten(v).to_numpy().dtype}"
+        for k, v in columns.items()
+    }
     entries = len(next(iter(columns.values())))
     with uproot.recreate(path) as file:
-        tree = file.mktree(name, kind, counter_name=lambda column: f"{column.replace('.', '_')}_size")
-        for start in range(0, entries, step): tree.extend({k: v[start:start + step] if isinstance(v, np.ndarray) else ak.from_regular(v[start:start + step]) for k, v in columns.items()})
+        tree = file.mktree(
+            name, kind, counter_name=lambda column: f"{column.replace('.', '_')}_size"
+        )
+        for start in range(0, entries, step):
+            tree.extend(
+                {
+                    k: v[start : start + step]
+                    if isinstance(v, np.ndarray)
+                    else ak.from_regular(v[start : start + step])
+                    for k, v in columns.items()
+                }
+            )
     return Path(path)
 
 # %% ../../nbs/data/source.ipynb #c024
 @contextmanager
-def open_hdf5(
-    path,
-):
+def open_hdf5(path):
     "An HDF5 file for reading. Raises `FileNotFoundError`, or `ValueError` for a damaged or foreign file."
     path = existing_file(path)
-    with foreign(path): file = h5py.File(path, "r")
-    with file, foreign(path, spare=OURS): yield file
+    with foreign(path):
+        file = h5py.File(path, "r")
+    with file, foreign(path, spare=OURS):
+        yield file
+
 
 def dataset(
-    file, # h5py file or group
-    name, # of a data set in it
+    file,  # h5py file or group
+    name,  # of a data set in it
 ):
     "A data set, with its decompressor loaded. Raises `KeyError` naming what is there, `ValueError` when a plug-in is missing."
-    if not isinstance(file.get(name), h5py.Dataset): raise KeyError(f"{file.file.filename}{file.name if file.name != '/' else ''} has no data set {name!r}; it has {sorted(map(str, file))[:40]}.")
+    if not isinstance(file.get(name), h5py.Dataset):
+        raise KeyError(
+            f"{file.file.filename}{file.name if file.name != '/' else ''} has no data set {name!r}; it has {sorted(map(str, file))[:40]}."
+        )
     data = file[name]
-    with foreign(file.file.filename): filters = [data.id.get_create_plist().get_filter(i)[0] for i in range(data.id.get_create_plist().get_nfilters())]
+    with foreign(file.file.filename):
+        filters = [
+            data.id.get_create_plist().get_filter(i)[0]
+            for i in range(data.id.get_create_plist().get_nfilters())
+        ]
     if not all(map(h5py.h5z.filter_avail, filters)):
-        try: import hdf5plugin  # registers the plug-ins  # noqa: F401
+        try:
+            import hdf5plugin  # registers the plug-ins  # noqa: F401
         except ImportError as e:
-            raise ValueError(f"{file.file.filename}: {name} is compressed with HDF5 filter {filters}, which needs a plug-in: pip install 'jet_anomaly[read]' (or hdf5plugin).") from e
+            raise ValueError(
+                f"{file.file.filename}: {name} is compressed with HDF5 filter {filters}, which needs a plug-in: pip install 'jet_anomaly[read]' (or hdf5plugin)."
+            ) from e
     return data
 
 # %% ../../nbs/data/source.ipynb #c024s0
 def hdf5_rows(
     data,  # h5py data set
-    start, # first row
+    start,  # first row
     stop,  # one past the last
-    field=None, # of a compound data set
+    field=None,  # of a compound data set
 ):
     "Some rows of a data set; `ValueError` when they cannot be read."
-    with foreign(data.file.filename): return (data.fields(field) if field else data)[start:stop]
+    with foreign(data.file.filename):
+        return (data.fields(field) if field else data)[start:stop]
+
 
 def hdf5_blocks(
-    data, # h5py data sets of equal length: name → data set
-    size, # rows per block
-    flow, # `CutFlow`
-    unit="jets", # what a row is
+    data,  # h5py data sets of equal length: name → data set
+    size,  # rows per block
+    flow,  # `CutFlow`
+    unit="jets",  # what a row is
 ):
     "Stream rows of several data sets: yields `(first row, name → array)`. Raises `ValueError` when lengths differ or there are no rows."
     lengths = {name: d.shape[0] if d.shape else 0 for name, d in data.items()}
     path, n = next(iter(data.values())).file.filename, max(lengths.values())
-    if len(set(lengths.values())) > 1: raise ValueError(f"{path}: the data sets differ in length: {lengths}.")
-    if not n: raise ValueError(f"{path} holds no {unit}.")
+    if len(set(lengths.values())) > 1:
+        raise ValueError(f"{path}: the data sets differ in length: {lengths}.")
+    if not n:
+        raise ValueError(f"{path} holds no {unit}.")
     flow.total += n
     for start in range(0, n, size):
         block = {name: hdf5_rows(d, start, start + size) for name, d in data.items()}
@@ -226,8 +320,8 @@ def hdf5_blocks(
 
 # %% ../../nbs/data/source.ipynb #c027
 def pad(
-    values, # (total, …) flat
-    counts, # (jets,) how many of them belong to each jet
+    values,  # (total, …) flat
+    counts,  # (jets,) how many of them belong to each jet
 ):  # (jets, most, …) zero padded
     "Lay a flat list out, one row per jet."
     counts = np.asarray(counts, np.int64)
@@ -238,70 +332,109 @@ def pad(
 
 # %% ../../nbs/data/source.ipynb #c030
 def flat_counts(
-    lists, # awkward array of lists
+    lists,  # awkward array of lists
 ):  # (total, …) values, (lists,) counts
     "The flat values of ragged lists, and how many belong to each."
     import awkward as ak
+
     layout = lists.layout
-    if not isinstance(layout, ak.contents.ListOffsetArray): layout = ak.to_packed(lists).layout.to_ListOffsetArray64()
+    if not isinstance(layout, ak.contents.ListOffsetArray):
+        layout = ak.to_packed(lists).layout.to_ListOffsetArray64()
     offsets = np.asarray(layout.offsets)
-    return ak.to_numpy(layout.content[offsets[0]:offsets[-1]]), np.diff(offsets)
+    return ak.to_numpy(layout.content[offsets[0] : offsets[-1]]), np.diff(offsets)
+
 
 def flat(
-    lists, # awkward array of lists
-): # (total, …)
+    lists,  # awkward array of lists
+):  # (total, …)
     "The flat values of ragged lists."
     return flat_counts(lists)[0]
 
 # %% ../../nbs/data/source.ipynb #c033
 def assemble(
-    p4,          # (jets, constituents, 4): E, px, py, pz in GeV, any order
-    mask,        # (jets, constituents)
-    flow,        # `CutFlow`
-    features=None,    # name → (jets, constituents)
-    observables=None, # name → (jets,), the file's own
-    labels=None,      # (jets,)
+    p4,  # (jets, constituents, 4): E, px, py, pz in GeV, any order
+    mask,  # (jets, constituents)
+    flow,  # `CutFlow`
+    features=None,  # name → (jets, constituents)
+    observables=None,  # name → (jets,), the file's own
+    labels=None,  # (jets,)
     meta=None,
 ) -> Jets:
     "`Jets` from what a file holds; jets that are not physical are cut and counted."
-    mask = mask & (np.nan_to_num(p4[..., 0], nan=1) != 0)  # an empty slot is no constituent; a NaN is, and is cut next
+    mask = mask & (
+        np.nan_to_num(p4[..., 0], nan=1) != 0
+    )  # an empty slot is no constituent; a NaN is, and is cut next
     p4 = np.where(mask[..., None], p4, 0)
+
     def take(keep):
         nonlocal p4, mask, features, observables, labels
         p4, mask = p4[keep], mask[keep]
-        features, observables = ({k: np.asarray(v)[keep] for k, v in (d or {}).items()} for d in (features, observables))
+        features, observables = (
+            {k: np.asarray(v)[keep] for k, v in (d or {}).items()} for d in (features, observables)
+        )
         labels = None if labels is None else np.asarray(labels)[keep]
-    with np.errstate(over="ignore", invalid="ignore"): single = p4.astype(np.float32)
-    take(flow.keep("jets", "four-vectors finite, E ≥ 0", (np.isfinite(single).all(-1) & ~(single[..., 0] < 0)).all(1)))
+
+    with np.errstate(over="ignore", invalid="ignore"):
+        single = p4.astype(np.float32)
+    take(
+        flow.keep(
+            "jets",
+            "four-vectors finite, E ≥ 0",
+            (np.isfinite(single).all(-1) & ~(single[..., 0] < 0)).all(1),
+        )
+    )
     take(flow.keep("jets", "with constituents", mask.any(1)))
     p4 = p4.reshape(len(p4), -1, 4) if p4.shape[1] else np.zeros((len(p4), 1, 4))
     mask = mask.reshape(p4.shape[:2])
-    return Jets.from_constituents(p4, mask, {k: np.where(mask, v.reshape(mask.shape), np.zeros((), v.dtype)) for k, v in features.items()},
-                                  kinematic_observables(p4, mask) | observables, labels, meta)
+    return Jets.from_constituents(
+        p4,
+        mask,
+        {
+            k: np.where(mask, v.reshape(mask.shape), np.zeros((), v.dtype))
+            for k, v in features.items()
+        },
+        kinematic_observables(p4, mask) | observables,
+        labels,
+        meta,
+    )
 
 # %% ../../nbs/data/source.ipynb #c036
 ENERGY = {"MeV": 1e-3, "GeV": 1.0, "TeV": 1e3}
 
+
 def to_gev(
-    unit, # "MeV", "GeV" or "TeV"
+    unit,  # "MeV", "GeV" or "TeV"
 ) -> float:
     "The factor that turns a unit into GeV."
-    if unit not in ENERGY: raise ValueError(f"Unit {unit!r}: expected one of {list(ENERGY)}.")
+    if unit not in ENERGY:
+        raise ValueError(f"Unit {unit!r}: expected one of {list(ENERGY)}.")
     return ENERGY[unit]
 
+
 def suspicious_units(
-    jets, # `Jets`
-) -> list: # sentences; empty when nothing looks wrong
+    jets,  # `Jets`
+) -> list:  # sentences; empty when nothing looks wrong
     "What looks like a wrong unit, judged by medians."
     pt, mass = (np.median(jets.observables[k]) for k in ("pt", "mass"))
     total = np.median(np.hypot(*np.moveaxis(jets.p4.sum(1), -1, 0)[1:3]))
     out = []
-    if pt < 3: out.append(f"the median jet pT is {pt:.3g} GeV: is the file in TeV? (unit='TeV')")
-    if pt > 14_000: out.append(f"the median jet pT is {pt:.3g} GeV, above the LHC's energy: is the file in MeV? (unit='MeV')")
-    if pt >= 100 and 0 < mass < 1e-3 * pt: out.append(f"the median jet mass is {mass:.2g} GeV at a median pT of {pt:.4g} GeV: is the mass in another unit?")
-    if not .3 < total / max(pt, 1e-9) < 3: out.append(f"the constituents sum to a median pT of {total:.4g} GeV where the file says {pt:.4g} GeV.")
+    if pt < 3:
+        out.append(f"the median jet pT is {pt:.3g} GeV: is the file in TeV? (unit='TeV')")
+    if pt > 14_000:
+        out.append(
+            f"the median jet pT is {pt:.3g} GeV, above the LHC's energy: is the file in MeV? (unit='MeV')"
+        )
+    if pt >= 100 and 0 < mass < 1e-3 * pt:
+        out.append(
+            f"the median jet mass is {mass:.2g} GeV at a median pT of {pt:.4g} GeV: is the mass in another unit?"
+        )
+    if not 0.3 < total / max(pt, 1e-9) < 3:
+        out.append(
+            f"the constituents sum to a median pT of {total:.4g} GeV where the file says {pt:.4g} GeV."
+        )
     return out
 
+# %% ../../nbs/data/source.ipynb #c036s1
 def warn_units(jets, path, flow):
     "Warn of suspicious units, and note it in the books."
     for what in suspicious_units(jets) if len(jets) else ():

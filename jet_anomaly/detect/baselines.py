@@ -19,69 +19,104 @@ from ..train.loop import History, Step
 # %% ../../nbs/detect/baselines.ipynb #c007
 class Observables(Representation):
     "Observables of the jets as they come: (jets, names) float32."
-    def __init__(self,
-        names, # of `jets.observables`; a leading minus turns the sign
+
+    def __init__(
+        self,
+        names,  # of `jets.observables`; a leading minus turns the sign
     ):
         super().__init__(fitted=True)
         self.names = tuple(names)
 
     def _column(self, jets, name):
         key = name.removeprefix("-")
-        if key not in jets.observables: raise KeyError(f"These jets have no observable {key!r}; they have {sorted(jets.observables)}.")
+        if key not in jets.observables:
+            raise KeyError(
+                f"These jets have no observable {key!r}; they have {sorted(jets.observables)}."
+            )
         return np.asarray(jets.observables[key], np.float32) * (-1 if name.startswith("-") else 1)
 
     def fit(self, jets, max_jets=None):
-        for name in self.names: self._column(jets[:1], name)
+        for name in self.names:
+            self._column(jets[:1], name)
         return self
 
     def transform(self, jets, batch_size=None, device="cpu"):
-        return (torch.from_numpy(np.stack([self._column(jets, n) for n in self.names], 1)).to(device),)
+        return (
+            torch.from_numpy(np.stack([self._column(jets, n) for n in self.names], 1)).to(device),
+        )
 
 # %% ../../nbs/detect/baselines.ipynb #c008
 @dataclass
 class CutConfig:
-    observable: str = "mass" # name in `jets.observables`; a leading minus calls small values anomalous
+    observable: str = (
+        "mass"  # name in `jets.observables`; a leading minus calls small values anomalous
+    )
+
 
 @register("cut")
 class Cut(Detector):
     "One observable as the score."
+
     Config, score = CutConfig, "observable"
-    def build(self): self.representation = Observables([self.config.observable])
-    def learn(self, jets, validation, trainer): return History()
-    def terms(self, x, step=Step()): return {"loss": x[:, 0]}
-    def score_terms(self, x): return {"observable": x[:, 0]}
+
+    def build(self):
+        self.representation = Observables([self.config.observable])
+
+    def learn(self, jets, validation, trainer):
+        return History()
+
+    def terms(self, x, step=Step()):
+        return {"loss": x[:, 0]}
+
+    def score_terms(self, x):
+        return {"observable": x[:, 0]}
 
 # %% ../../nbs/detect/baselines.ipynb #c011
 @dataclass
 class MeanSquareConfig:
-    n_constituents: int = 20 # hardest constituents
-    pt_scaling: bool = False # divide by the jet's transverse momentum
+    n_constituents: int = 20  # hardest constituents
+    pt_scaling: bool = False  # divide by the jet's transverse momentum
+
 
 @register("mean_square")
 class MeanSquare(Detector):
     "The mean square of the scaled four-vectors: what an autoencoder that returns zero would score."
+
     Config, score = MeanSquareConfig, "mean_square"
-    def build(self): self.representation = ScaledFourVectors(self.config.n_constituents, self.config.pt_scaling)
-    def learn(self, jets, validation, trainer): return History()
-    def terms(self, x, step=Step()): return {"loss": x.square().mean(1)}
-    def score_terms(self, x): return {"mean_square": x.square().mean(1)}
+
+    def build(self):
+        self.representation = ScaledFourVectors(self.config.n_constituents, self.config.pt_scaling)
+
+    def learn(self, jets, validation, trainer):
+        return History()
+
+    def terms(self, x, step=Step()):
+        return {"loss": x.square().mean(1)}
+
+    def score_terms(self, x):
+        return {"mean_square": x.square().mean(1)}
 
 # %% ../../nbs/detect/baselines.ipynb #c014
 @dataclass
 class PCAConfig:
-    components: int = 10     # directions kept
-    n_constituents: int = 20 # hardest constituents
-    pt_scaling: bool = False # divide by the jet's transverse momentum
+    components: int = 10  # directions kept
+    n_constituents: int = 20  # hardest constituents
+    pt_scaling: bool = False  # divide by the jet's transverse momentum
 
+# %% ../../nbs/detect/baselines.ipynb #c014s1
 @register("pca")
 class PCA(Detector):
     "Squared distance to the hyperplane of largest variance."
+
     Config, score = PCAConfig, "reconstruction"
 
     def build(self):
         self.representation = ScaledFourVectors(self.config.n_constituents, self.config.pt_scaling)
         width = 4 * self.config.n_constituents
-        if not 0 <= self.config.components <= width: raise ValueError(f"components={self.config.components} must be between 0 and the {width} inputs.")
+        if not 0 <= self.config.components <= width:
+            raise ValueError(
+                f"components={self.config.components} must be between 0 and the {width} inputs."
+            )
         self.register_buffer("mean", torch.zeros(width))
         self.register_buffer("directions", torch.zeros(width, self.config.components))
 
@@ -92,34 +127,47 @@ class PCA(Detector):
             n, total, square = n + len(x), total + x.sum(0), square + x.T @ x
         mean = total / n
         variance, directions = torch.linalg.eigh(square / n - torch.outer(mean, mean))
-        self.mean.copy_(mean); self.directions.copy_(directions.flip(1)[:, :self.config.components])
+        self.mean.copy_(mean)
+        self.directions.copy_(directions.flip(1)[:, : self.config.components])
         return History()
 
     def terms(self, x, step=Step()):
         x = x - self.mean
         return {"loss": (x - x @ self.directions @ self.directions.T).square().mean(1)}
 
-    def score_terms(self, x): return {"reconstruction": self.terms(x)["loss"]}
+    def score_terms(self, x):
+        return {"reconstruction": self.terms(x)["loss"]}
 
 # %% ../../nbs/detect/baselines.ipynb #c018
 @dataclass
 class IsolationForestConfig:
-    observables: tuple = ("mass", "n_constituents", "tau21", "tau32", "pt") # names in `jets.observables`
-    trees: int = 200         # how many
-    sample: int = 256        # jets per tree
+    observables: tuple = (
+        "mass",
+        "n_constituents",
+        "tau21",
+        "tau32",
+        "pt",
+    )  # names in `jets.observables`
+    trees: int = 200  # how many
+    sample: int = 256  # jets per tree
+
 
 def expected_depth(n):
     "Mean depth of an unsuccessful search among n points, c(n) of Liu, Ting and Zhou (2008), eq. 1."
     n = np.asarray(n, float)
-    with np.errstate(divide="ignore", invalid="ignore"): c = 2 * (np.log(n - 1) + np.euler_gamma) - 2 * (n - 1) / n
-    return np.where(n > 2, c, (n == 2) * 1.)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        c = 2 * (np.log(n - 1) + np.euler_gamma) - 2 * (n - 1) / n
+    return np.where(n > 2, c, (n == 2) * 1.0)
 
 # %% ../../nbs/detect/baselines.ipynb #c019
 def _arrays(forest):
     "The trees of a fitted forest: feature, threshold, left and right child, depth + c(leaf size), each (trees, nodes)."
     trees = [t.tree_ for t in forest.estimators_]
     width = max(t.node_count for t in trees)
-    def pad(rows, kind): return np.stack([np.pad(r, (0, width - len(r))) for r in rows]).astype(kind)
+
+    def pad(rows, kind):
+        return np.stack([np.pad(r, (0, width - len(r))) for r in rows]).astype(kind)
+
     def depth(t):  # children come after their parent, so one level at a time is enough
         d, level = np.zeros(t.node_count), np.array([0])
         while len(level):
@@ -127,41 +175,64 @@ def _arrays(forest):
             d[below[below >= 0]] = np.tile(d[level], 2)[below >= 0] + 1
             level = below[below >= 0]
         return d + expected_depth(t.n_node_samples)
+
     leaf = [np.where(t.children_left < 0)[0] for t in trees]
+
     def child(side):  # a leaf is its own child: walking on does nothing
         rows = [getattr(t, f"children_{side}").copy() for t in trees]
-        for r, l in zip(rows, leaf): r[l] = l
+        for r, l in zip(rows, leaf):
+            r[l] = l
         return rows
-    return {"feature": pad([np.maximum(t.feature, 0) for t in trees], np.int64), "threshold": pad([t.threshold for t in trees], np.float32),
-            "left": pad(child("left"), np.int64), "right": pad(child("right"), np.int64), "depth": pad([depth(t) for t in trees], np.float32)}
+
+    return {
+        "feature": pad([np.maximum(t.feature, 0) for t in trees], np.int64),
+        "threshold": pad([t.threshold for t in trees], np.float32),
+        "left": pad(child("left"), np.int64),
+        "right": pad(child("right"), np.int64),
+        "depth": pad([depth(t) for t in trees], np.float32),
+    }
 
 # %% ../../nbs/detect/baselines.ipynb #c020
 @register("isolation_forest")
 class IsolationForest(Detector):
     "How few random cuts isolate a jet in the space of its observables."
+
     Config, score = IsolationForestConfig, "isolation"
     small = dict(trees=20, sample=64)
 
     def build(self):
         self.representation = Observables(self.config.observables)
-        for name, kind in dict(feature=torch.int64, threshold=torch.float32, left=torch.int64, right=torch.int64, depth=torch.float32).items():
+        for name, kind in dict(
+            feature=torch.int64,
+            threshold=torch.float32,
+            left=torch.int64,
+            right=torch.int64,
+            depth=torch.float32,
+        ).items():
             self.register_buffer(name, torch.zeros(self.config.trees, 1, dtype=kind))
 
     def learn(self, jets, validation, trainer):
         from sklearn.ensemble import IsolationForest
-        x, = self.columns(jets)
+
+        (x,) = self.columns(jets)
         self.sample = min(self.config.sample, len(x))
-        forest = IsolationForest(n_estimators=self.config.trees, max_samples=self.sample, random_state=trainer.seed).fit(x.numpy())
-        for name, a in _arrays(forest).items(): setattr(self, name, torch.from_numpy(a).to(self.depth.device))
+        forest = IsolationForest(
+            n_estimators=self.config.trees, max_samples=self.sample, random_state=trainer.seed
+        ).fit(x.numpy())
+        for name, a in _arrays(forest).items():
+            setattr(self, name, torch.from_numpy(a).to(self.depth.device))
         return History()
 
     def terms(self, x, step=Step()):
         node = torch.zeros(len(x), self.config.trees, dtype=torch.int64, device=x.device)
         tree = torch.arange(self.config.trees, device=x.device)
-        for _ in range(int(np.ceil(np.log2(self.config.sample))) + 1):  # the depth at which scikit-learn stops
+        for _ in range(
+            int(np.ceil(np.log2(self.config.sample))) + 1
+        ):  # the depth at which scikit-learn stops
             right = x.gather(1, self.feature[tree, node]) > self.threshold[tree, node]
             node = torch.where(right, self.right[tree, node], self.left[tree, node])
         scale = float(expected_depth(self.config.sample))
         return {"loss": 2 ** (-self.depth[tree, node].mean(1) / scale)}
 
-    def score_terms(self, x): return {"isolation": self.terms(x)["loss"]}
+    def score_terms(self, x):
+        return {"isolation": self.terms(x)["loss"]}

@@ -17,79 +17,135 @@ from ..train.latent import active_latents, draw, gaussian, gaussian_kl
 from ..train.loop import Step
 
 # %% ../../nbs/detect/channels.ipynb #c009
-LATENTS = {4: dict(kernel_size=3, stride=2, padding=1), 6: dict(kernel_size=3), 8: dict(kernel_size=3, padding=1)} # side of the latent picture → its convolution
+LATENTS = {
+    4: dict(kernel_size=3, stride=2, padding=1),
+    6: dict(kernel_size=3),
+    8: dict(kernel_size=3, padding=1),
+}  # side of the latent picture → its convolution
+
 
 def map_network(
-    channels=1, # of the image
-    width=10,   # feature maps
-    latent=6,   # side of the latent picture: 4, 6 or 8
-    heads=1,    # numbers the encoder gives per element of the latent picture
-): # encoder, decoder
+    channels=1,  # of the image
+    width=10,  # feature maps
+    latent=6,  # side of the latent picture: 4, 6 or 8
+    heads=1,  # numbers the encoder gives per element of the latent picture
+):  # encoder, decoder
     "Images (jets, channels, 32, 32) to latent pictures (jets, heads · channels, latent, latent), and back from `channels` of those."
-    if latent not in LATENTS: raise ValueError(f"latent={latent}; expected one of {tuple(LATENTS)}, the side of the latent picture.")
+    if latent not in LATENTS:
+        raise ValueError(
+            f"latent={latent}; expected one of {tuple(LATENTS)}, the side of the latent picture."
+        )
     half, last = dict(kernel_size=3, stride=2, padding=1), LATENTS[latent]
     undo = last | (dict(output_padding=1) if "stride" in last else {})
-    encoder = nn.Sequential(nn.Conv2d(channels, width, **half), nn.ReLU(), nn.Conv2d(width, width, **half), nn.ReLU(), nn.Conv2d(width, heads * channels, **last))
-    decoder = nn.Sequential(nn.ConvTranspose2d(channels, width, **undo), nn.ReLU(), nn.ConvTranspose2d(width, width, output_padding=1, **half), nn.ReLU(),
-                            nn.ConvTranspose2d(width, channels, output_padding=1, **half))
+    encoder = nn.Sequential(
+        nn.Conv2d(channels, width, **half),
+        nn.ReLU(),
+        nn.Conv2d(width, width, **half),
+        nn.ReLU(),
+        nn.Conv2d(width, heads * channels, **last),
+    )
+    decoder = nn.Sequential(
+        nn.ConvTranspose2d(channels, width, **undo),
+        nn.ReLU(),
+        nn.ConvTranspose2d(width, width, output_padding=1, **half),
+        nn.ReLU(),
+        nn.ConvTranspose2d(width, channels, output_padding=1, **half),
+    )
     return encoder, decoder
 
 # %% ../../nbs/detect/channels.ipynb #c012
 @dataclass
 class ChannelConfig:
-    channels: tuple = ("pt",)   # see `represent.images.ChannelImages`
-    latent: int = 6             # side of the latent picture: 4, 6 or 8
-    width: int | None = None    # feature maps; by default ten per channel
-    reconstruction: str = "mse" # "mse", or "cross_entropy" for channels without negative pixels
-    extent: float = .8          # the picture reaches from −extent to +extent in Δη and Δφ
-    stored: bool = False        # keep the pictures of all training jets; otherwise they are made batch by batch
+    channels: tuple = ("pt",)  # see `represent.images.ChannelImages`
+    latent: int = 6  # side of the latent picture: 4, 6 or 8
+    width: int | None = None  # feature maps; by default ten per channel
+    reconstruction: str = "mse"  # "mse", or "cross_entropy" for channels without negative pixels
+    extent: float = 0.8  # the picture reaches from −extent to +extent in Δη and Δφ
+    stored: bool = (
+        False  # keep the pictures of all training jets; otherwise they are made batch by batch
+    )
 
 # %% ../../nbs/detect/channels.ipynb #c013
 @register("channel_ae")
 class ChannelAE(Detector):
     "Convolutional autoencoder with a latent picture, on images of any number of channels."
+
     Config, score = ChannelConfig, "reconstruction"
     small = dict(channels=("pt", "d0"), width=4)
-    recipe = dict(epochs=20, batch_size=50, lr=1e-3, optimizer="adamw", options={"weight_decay": 1e-3}, patience=5)
-    heads, chunk = 1, 1000 # numbers per latent element; jets that go through the network at once when there are no gradients
+    recipe = dict(
+        epochs=20,
+        batch_size=50,
+        lr=1e-3,
+        optimizer="adamw",
+        options={"weight_decay": 1e-3},
+        patience=5,
+    )
+    heads, chunk = (
+        1,
+        1000,
+    )  # numbers per latent element; jets that go through the network at once when there are no gradients
 
     def build(self):
         c = self.config
-        if c.reconstruction not in ("mse", "cross_entropy"): raise ValueError(f"reconstruction={c.reconstruction!r}; expected 'mse' or 'cross_entropy'.")
+        if c.reconstruction not in ("mse", "cross_entropy"):
+            raise ValueError(
+                f"reconstruction={c.reconstruction!r}; expected 'mse' or 'cross_entropy'."
+            )
         self.stored, self.representation = c.stored, ChannelImages(c.channels, 32, c.extent)
         n = len(self.representation.names)
-        self.encoder, self.decoder = (part.to(memory_format=torch.channels_last) for part in map_network(n, c.width or 10 * n, c.latent, self.heads))
+        self.encoder, self.decoder = (
+            part.to(memory_format=torch.channels_last)
+            for part in map_network(n, c.width or 10 * n, c.latent, self.heads)
+        )
         self.register_buffer("rms", torch.ones(n))
 
     def learn(self, jets, validation, trainer):
         n, squares, least = 0, 0, 0
         for part in blocks(jets, 5000):
-            image, = self.inputs(*self.columns(part, self.rms.device))
-            n, squares, least = n + len(part), squares + image.square().sum(0).mean((1, 2)), image.amin().clamp(max=least)
+            (image,) = self.inputs(*self.columns(part, self.rms.device))
+            n, squares, least = (
+                n + len(part),
+                squares + image.square().sum(0).mean((1, 2)),
+                image.amin().clamp(max=least),
+            )
         if self.config.reconstruction == "cross_entropy" and least < 0:
-            raise ValueError(f"Among the channels {self.config.channels} there are pixels below zero, which have no cross-entropy; use reconstruction='mse'.")
+            raise ValueError(
+                f"Among the channels {self.config.channels} there are pixels below zero, which have no cross-entropy; use reconstruction='mse'."
+            )
         for channel in self.config.channels:
-            own = torch.tensor([name == channel or name.startswith(f"{channel}_") for name in self.representation.names], device=squares.device)
+            own = torch.tensor(
+                [
+                    name == channel or name.startswith(f"{channel}_")
+                    for name in self.representation.names
+                ],
+                device=squares.device,
+            )
             self.rms[own] = (squares[own].mean() / n).sqrt()
-            if not self.rms[own].gt(0).all(): raise ValueError(f"Channel {channel!r} is empty in all training jets.")
+            if not self.rms[own].gt(0).all():
+                raise ValueError(f"Channel {channel!r} is empty in all training jets.")
         return super().learn(jets, validation, trainer)
 
-    def latent(self, x, noise=False): # latent pictures, and what they cost per jet
+    def latent(self, x, noise=False):  # latent pictures, and what they cost per jet
         return self.encoder(x), {}
 
-    def errors(self, x, painted): # (jets, channels)
+    def errors(self, x, painted):  # (jets, channels)
         x, painted = x.flatten(2), painted.flatten(2)
-        if self.config.reconstruction == "mse": return (painted - x).square().mean(2)
+        if self.config.reconstruction == "mse":
+            return (painted - x).square().mean(2)
         share = x / x.sum(2, keepdim=True).clamp(min=1e-12)
         return -(share * painted.log_softmax(2)).sum(2)
 
-    def paint(self, image): # scaled input, output, and what the latent pictures cost
+    def paint(self, image):  # scaled input, output, and what the latent pictures cost
         x = (image / self.rms[:, None, None]).contiguous(memory_format=torch.channels_last)
         parts = x.split(len(x) if torch.is_grad_enabled() else self.chunk)
         latents, costs = zip(*(self.latent(part, self.training) for part in parts))
-        return x, torch.cat([self.decoder(z).float() for z in latents]), {k: torch.cat([c[k] for c in costs]) for k in costs[0]}
+        return (
+            x,
+            torch.cat([self.decoder(z).float() for z in latents]),
+            {k: torch.cat([c[k] for c in costs]) for k in costs[0]},
+        )
 
-    def parts(self, image): # errors (jets, channels), and what the latent pictures cost
+    def parts(self, image):  # errors (jets, channels), and what the latent pictures cost
         x, painted, costs = self.paint(image)
         return self.errors(x, painted), costs
 
@@ -99,7 +155,11 @@ class ChannelAE(Detector):
 
     def score_terms(self, image):
         errors, cost = self.parts(image)
-        return {"reconstruction": errors.mean(1)} | cost | {f"reconstruction_{n}": e for n, e in zip(self.representation.names, errors.T)}
+        return (
+            {"reconstruction": errors.mean(1)}
+            | cost
+            | {f"reconstruction_{n}": e for n, e in zip(self.representation.names, errors.T)}
+        )
 
     def picture_terms(self, image):
         x, painted, _ = self.paint(image)
@@ -108,26 +168,41 @@ class ChannelAE(Detector):
 # %% ../../nbs/detect/channels.ipynb #c017
 @dataclass
 class ChannelVAEConfig(ChannelConfig):
-    beta: float = .01 # share of the KL divergence in the loss
+    beta: float = 0.01  # share of the KL divergence in the loss
 
+# %% ../../nbs/detect/channels.ipynb #c017s1
 @register("channel_vae")
 class ChannelVAE(ChannelAE):
     "The same with a latent distribution."
+
     Config, score, heads = ChannelVAEConfig, "loss", 2
 
     def latent(self, x, noise=False):
         mean, log_var = gaussian(self.encoder(x).float())
-        return draw(mean, log_var) if noise else mean, {"kl": gaussian_kl(mean, log_var).mean((1, 2, 3))}
+        return draw(mean, log_var) if noise else mean, {
+            "kl": gaussian_kl(mean, log_var).mean((1, 2, 3))
+        }
 
     def terms(self, image, step=Step()):
         errors, cost = self.parts(image)
         b, reconstruction = self.config.beta, errors.mean(1)
-        return {"loss": (1 - b) * reconstruction + b * cost["kl"], "reconstruction": reconstruction, "kl": cost["kl"]}
+        return {
+            "loss": (1 - b) * reconstruction + b * cost["kl"],
+            "reconstruction": reconstruction,
+            "kl": cost["kl"],
+        }
 
     def score_terms(self, image):
         scores = super().score_terms(image)
-        return scores | {"loss": (1 - self.config.beta) * scores["reconstruction"] + self.config.beta * scores["kl"]}
+        return scores | {
+            "loss": (1 - self.config.beta) * scores["reconstruction"]
+            + self.config.beta * scores["kl"]
+        }
 
     def diagnose(self, *columns):
         "How many elements of the latent picture vary between jets."
-        return {"active_latents": active_latents(self.latent(self.inputs(*columns)[0] / self.rms[:, None, None])[0])}
+        return {
+            "active_latents": active_latents(
+                self.latent(self.inputs(*columns)[0] / self.rms[:, None, None])[0]
+            )
+        }

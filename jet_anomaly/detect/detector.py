@@ -18,7 +18,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from fastcore.basics import patch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -31,19 +30,31 @@ from ..train.loop import History, Step, Trainer
 # %% ../../nbs/detect/detector.ipynb #c009
 def configure(
     Config,  # dataclass with a default for every field
-    options, # name → value; lists become tuples, integers floats, where the default says so
+    options,  # name → value; lists become tuples, integers floats, where the default says so
 ):
     "A configuration from plain options. Raises `ValueError` for an unknown name or a value of the wrong kind."
     defaults = {f.name: getattr(Config(), f.name) for f in dataclasses.fields(Config)}
-    if unknown := sorted(set(options) - set(defaults)): raise ValueError(f"Unknown options {unknown}; {Config.__name__} has {defaults}.")
+    if unknown := sorted(set(options) - set(defaults)):
+        raise ValueError(f"Unknown options {unknown}; {Config.__name__} has {defaults}.")
     return Config(**{k: _like(v, defaults[k], k) for k, v in options.items()})
 
+
 def _like(value, default, name):
-    if isinstance(default, tuple) and isinstance(value, (list, tuple)): return tuple(value)
-    if isinstance(default, bool) or isinstance(value, bool): ok = isinstance(value, bool) and isinstance(default, (bool, type(None)))
-    elif isinstance(default, float): ok, value = isinstance(value, (int, float)), float(value) if isinstance(value, (int, float)) else value
-    else: ok = default is None or value is None or callable(value) or isinstance(value, type(default))
-    if not ok: raise ValueError(f"Option {name}={value!r}: expected a {type(default).__name__}, such as {default!r}.")
+    if isinstance(default, tuple) and isinstance(value, (list, tuple)):
+        return tuple(value)
+    if isinstance(default, bool) or isinstance(value, bool):
+        ok = isinstance(value, bool) and isinstance(default, (bool, type(None)))
+    elif isinstance(default, float):
+        ok, value = (
+            isinstance(value, (int, float)),
+            float(value) if isinstance(value, (int, float)) else value,
+        )
+    else:
+        ok = default is None or value is None or callable(value) or isinstance(value, type(default))
+    if not ok:
+        raise ValueError(
+            f"Option {name}={value!r}: expected a {type(default).__name__}, such as {default!r}."
+        )
     return value
 
 # %% ../../nbs/detect/detector.ipynb #c010
@@ -52,59 +63,82 @@ class Detector(nn.Module):
 
     A subclass has a `Config` dataclass and defines `build` (representation and networks), `terms` and `score_terms`.
     """
-    name = None             # set by `register`
-    Config = None           # dataclass of settings, each with a default
-    score = "loss"          # which of `score_terms` is the anomaly score
-    recipe = dict(epochs=20, batch_size=500, lr=1e-3) # defaults of `fit`; see `train.loop.Trainer`
-    small = {}              # options for a quick test
-    stored = True           # keep the representation of all training jets; false makes it batch by batch
-    costly = ()             # names of further scores, made by `<name>_score(*x)` only when asked for by name
+
+    name = None  # set by `register`
+    Config = None  # dataclass of settings, each with a default
+    score = "loss"  # which of `score_terms` is the anomaly score
+    recipe = dict(epochs=20, batch_size=500, lr=1e-3)  # defaults of `fit`; see `train.loop.Trainer`
+    small = {}  # options for a quick test
+    stored = True  # keep the representation of all training jets; false makes it batch by batch
+    costly = ()  # names of further scores, made by `<name>_score(*x)` only when asked for by name
 
     def __init__(self, config=None):
         super().__init__()
         self.config = config if config is not None else self.Config()
-        self.provenance, self.history, self.penalties, self.counts = {}, History(), nn.ModuleList(), ()
+        self.provenance, self.history, self.penalties, self.counts = (
+            {},
+            History(),
+            nn.ModuleList(),
+            (),
+        )
         self.build()
 
-    def build(self): raise NotImplementedError(f"{type(self).__name__} must define build().")
-    def terms(self, *x, step=Step()): raise NotImplementedError(f"{type(self).__name__} must define terms().")
-    def score_terms(self, *x): return self.terms(*x)
-    def full_from(self): return 0 # first epoch with the whole loss; earlier ones are not candidates for the best
+    def build(self):
+        raise NotImplementedError(f"{type(self).__name__} must define build().")
+
+    def terms(self, *x, step=Step()):
+        raise NotImplementedError(f"{type(self).__name__} must define terms().")
+
+    def score_terms(self, *x):
+        return self.terms(*x)
+
+    def full_from(self):
+        return 0  # first epoch with the whole loss; earlier ones are not candidates for the best
 
 # %% ../../nbs/detect/detector.ipynb #c012
 REGISTRY = {}
 
+
 def register(
-    name, # by which `make_detector` knows it
+    name,  # by which `make_detector` knows it
 ):
     "Class decorator that gives a detector its name."
+
     def add(cls):
         cls.name = name
         REGISTRY[name] = cls
         return cls
+
     return add
+
 
 def _discover():
     import jet_anomaly.detect as part
-    for module in pkgutil.iter_modules(part.__path__): importlib.import_module(f"{part.__name__}.{module.name}")
+
+    for module in pkgutil.iter_modules(part.__path__):
+        importlib.import_module(f"{part.__name__}.{module.name}")
 
 # %% ../../nbs/detect/detector.ipynb #c013
-def detector_names() -> list: # sorted
+def detector_names() -> list:  # sorted
     "The names of all detectors."
     _discover()
     return sorted(REGISTRY)
 
+
 def detector_class(
-    name, # one of `detector_names()`
+    name,  # one of `detector_names()`
 ):
     "The class of that name, to make one or to build a variant on. Raises `KeyError` for an unknown name."
-    if name not in REGISTRY: _discover()
-    if name not in REGISTRY: raise KeyError(f"Unknown detector {name!r}; known: {', '.join(sorted(REGISTRY))}.")
+    if name not in REGISTRY:
+        _discover()
+    if name not in REGISTRY:
+        raise KeyError(f"Unknown detector {name!r}; known: {', '.join(sorted(REGISTRY))}.")
     return REGISTRY[name]
 
+
 def make_detector(
-    name,      # one of `detector_names()`
-    **options, # its settings; defaults for the rest
+    name,  # one of `detector_names()`
+    **options,  # its settings; defaults for the rest
 ) -> Detector:
     "A new, untrained detector; raises `KeyError` for an unknown name, `ValueError` for unknown or ill-typed options."
     cls = detector_class(name)
@@ -112,78 +146,109 @@ def make_detector(
 
 # %% ../../nbs/detect/detector.ipynb #c015
 def blocks(
-    jets,        # `Jets`, or the path of a file of jets
-    size=20_000, # jets per block
+    jets,  # `Jets`, or the path of a file of jets
+    size=20_000,  # jets per block
 ):
     "The jets, block by block. Raises `ValueError` when there are none."
-    if isinstance(jets, (str, Path)): yield from Jets.blocks(jets, size)
-    elif not len(jets): raise ValueError("No jets: the sample is empty.")
-    else: yield from (jets[i:i + size] for i in range(0, len(jets), size))
+    if isinstance(jets, (str, Path)):
+        yield from Jets.blocks(jets, size)
+    elif not len(jets):
+        raise ValueError("No jets: the sample is empty.")
+    else:
+        yield from (jets[i : i + size] for i in range(0, len(jets), size))
+
 
 def observable(
-    jets, # `Jets`, or the path of a file of jets
-    name, # of `jets.observables`
-) -> np.ndarray: # (jets,) float32
+    jets,  # `Jets`, or the path of a file of jets
+    name,  # of `jets.observables`
+) -> np.ndarray:  # (jets,) float32
     "One observable of all jets; raises `KeyError` when they do not have it."
+
     def one(part):
-        if name not in part.observables: raise KeyError(f"These jets have no observable {name!r}; they have {sorted(part.observables)}.")
+        if name not in part.observables:
+            raise KeyError(
+                f"These jets have no observable {name!r}; they have {sorted(part.observables)}."
+            )
         return np.asarray(part.observables[name], np.float32)
+
     return np.concatenate([one(part) for part in blocks(jets)])
 
 # %% ../../nbs/detect/detector.ipynb #c016
 def _tensors(jets, needs):
     "What `Representation.forward` takes, as tensors."
     if missing := [n for n in needs if n not in jets.features]:
-        raise KeyError(f"This detector needs the features {missing}; these jets hold {sorted(jets.features)}.")
-    return tuple(torch.from_numpy(np.ascontiguousarray(a)) for a in (jets.p4, jets.mask, *(jets.features[n] for n in needs)))
+        raise KeyError(
+            f"This detector needs the features {missing}; these jets hold {sorted(jets.features)}."
+        )
+    return tuple(
+        torch.from_numpy(np.ascontiguousarray(a))
+        for a in (jets.p4, jets.mask, *(jets.features[n] for n in needs))
+    )
+
 
 @patch
-def columns(self:Detector,
-    jets,         # `Jets`, or the path of a file of jets
-    device="cpu", # where they shall live
-): # tuple of tensors, first axis jets
+def columns(
+    self: Detector,
+    jets,  # `Jets`, or the path of a file of jets
+    device="cpu",  # where they shall live
+):  # tuple of tensors, first axis jets
     "What training sees of the jets: their representation, or the jets themselves where it is made batch by batch."
-    def one(part):
-        if self.stored: return self.representation.transform(part, device=self.representation.fitted.device)
-        return _tensors(part, self.representation.needs)
-    return tuple(torch.cat(parts) for parts in zip(*(tuple(t.to(device) for t in one(part)) for part in blocks(jets))))
 
+    def one(part):
+        if self.stored:
+            return self.representation.transform(part, device=self.representation.fitted.device)
+        return _tensors(part, self.representation.needs)
+
+    return tuple(
+        torch.cat(parts)
+        for parts in zip(*(tuple(t.to(device) for t in one(part)) for part in blocks(jets)))
+    )
+
+# %% ../../nbs/detect/detector.ipynb #c016s1
 @patch
-def inputs(self:Detector, *columns):
+def inputs(self: Detector, *columns):
     "The representation of a batch of `columns`."
-    if self.stored: return columns
+    if self.stored:
+        return columns
     p4, mask, *rest = columns
-    with torch.autocast(p4.device.type, enabled=False):  # a rotation in 16 bits would move constituents to other pixels
+    with torch.autocast(
+        p4.device.type, enabled=False
+    ):  # a rotation in 16 bits would move constituents to other pixels
         x = self.representation(p4, mask, **dict(zip(self.representation.needs, rest)))
     return x if isinstance(x, tuple) else (x,)
 
 # %% ../../nbs/detect/detector.ipynb #c018
 class Penalty(nn.Module):
     "A term added to the loss of a batch."
+
     name = "penalty"
 
-    def full_from(self): return 0 # first epoch with full weight
+    def full_from(self):
+        return 0  # first epoch with full weight
 
-    def columns(self, detector, jets, training=True): # → tuple of tensors, first axis jets
+    def columns(self, detector, jets, training=True):  # → tuple of tensors, first axis jets
         "Further columns of the training jets, or of the validation jets; none by default."
         return ()
 
-    def forward(self, detector, per_jet, columns, step): # → scalar
+    def forward(self, detector, per_jet, columns, step):  # → scalar
         "The term, from the per-jet terms of the batch and this penalty's columns."
         raise NotImplementedError(f"{type(self).__name__} must define forward().")
 
 # %% ../../nbs/detect/detector.ipynb #c019
 @patch
-def own(self:Detector, batch):
+def own(self: Detector, batch):
     "The columns of a batch that are not there for penalties."
-    return batch[:self.counts[0]] if self.counts else batch
+    return batch[: self.counts[0]] if self.counts else batch
+
 
 @patch
-def forward(self:Detector, *batch, step=Step()):
+def forward(self: Detector, *batch, step=Step()):
     "The mean of every term over a batch, with penalties; what the training loop minimises is `loss`."
     per_jet = self.terms(*self.inputs(*self.own(batch)), step=step)
-    rest = batch[len(self.own(batch)):]
-    out = {k: v.mean() for k, v in per_jet.items() if v.ndim == 1}  # finer terms are there for penalties
+    rest = batch[len(self.own(batch)) :]
+    out = {
+        k: v.mean() for k, v in per_jet.items() if v.ndim == 1
+    }  # finer terms are there for penalties
     for penalty, n in zip(self.penalties, self.counts[1:]):
         extra, rest = rest[:n], rest[n:]
         out[penalty.name] = penalty(self, per_jet, extra, step)
@@ -192,69 +257,104 @@ def forward(self:Detector, *batch, step=Step()):
 
 # %% ../../nbs/detect/detector.ipynb #c020
 @patch
-def _columns_with_penalties(self:Detector, jets, training=True):
+def _columns_with_penalties(self: Detector, jets, training=True):
     groups = [self.columns(jets), *(p.columns(self, jets, training) for p in self.penalties)]
     self.counts = tuple(map(len, groups))
     return tuple(t for g in groups for t in g)
 
+
 @patch
-def learn(self:Detector, jets, validation, trainer):
+def learn(self: Detector, jets, validation, trainer):
     "Train the networks; detectors that need no gradients override this."
     data = self._columns_with_penalties(jets)
-    history = trainer.fit(self, data, self._columns_with_penalties(validation, False) if validation is not None else ())
+    history = trainer.fit(
+        self,
+        data,
+        self._columns_with_penalties(validation, False) if validation is not None else (),
+    )
     return history
 
 # %% ../../nbs/detect/detector.ipynb #c021
 @patch
-def initialise(self:Detector,
-    seed=0, # of the random weights
+def initialise(
+    self: Detector,
+    seed=0,  # of the random weights
 ):
     "Weights as a new detector has them, decided by the seed alone and not by what was drawn before."
     with torch.random.fork_rng([]):
         torch.manual_seed(seed)
         fresh = type(self)(self.config)
     with torch.no_grad():
-        for mine, new in zip(self.parameters(), fresh.parameters()): mine.copy_(new)
+        for mine, new in zip(self.parameters(), fresh.parameters()):
+            mine.copy_(new)
 
 # %% ../../nbs/detect/detector.ipynb #c022
 @patch
-def fit(self:Detector,
-    jets,             # background `Jets` to train on, or the path of a file of jets
+def fit(
+    self: Detector,
+    jets,  # background `Jets` to train on, or the path of a file of jets
     validation=None,  # held-out background jets, for early stopping and the best weights
-    penalties=(),     # `Penalty` terms to add to the loss
-    warm_start=False, # go on from the present weights instead of new ones made from `seed`
-    **settings,       # epochs, batch_size, lr, device, precision, seed, progress, folder, …: see `train.loop.Trainer`
+    penalties=(),  # `Penalty` terms to add to the loss
+    warm_start=False,  # go on from the present weights instead of new ones made from `seed`
+    **settings,  # epochs, batch_size, lr, device, precision, seed, progress, folder, …: see `train.loop.Trainer`
 ) -> History:
     "Fit representation and networks on background jets; raises `ValueError` for an empty sample, `KeyError` for missing features."
     trainer = Trainer(**(self.recipe | settings))
     first = next(iter(blocks(jets, 100_000)))
-    if not warm_start: self.initialise(trainer.seed)
+    if not warm_start:
+        self.initialise(trainer.seed)
     self.representation.fit(first)
     self.penalties = nn.ModuleList(penalties)
-    if "best_from" not in self.recipe | settings: trainer.best_from = max(part.full_from() for part in (self, *self.penalties))
+    if "best_from" not in self.recipe | settings:
+        trainer.best_from = max(part.full_from() for part in (self, *self.penalties))
     size = len(jets) if isinstance(jets, Jets) else None
-    data = {"jets": size, "file": None if size else str(jets), "fingerprint": fingerprint(first), "meta": first.meta}
-    trainer.identity = {"detector": self.name, "config": dataclasses.asdict(self.config), "fingerprint": data["fingerprint"],
-                        "penalties": [repr(p) for p in self.penalties]}
+    data = {
+        "jets": size,
+        "file": None if size else str(jets),
+        "fingerprint": fingerprint(first),
+        "meta": first.meta,
+    }
+    trainer.identity = {
+        "detector": self.name,
+        "config": dataclasses.asdict(self.config),
+        "fingerprint": data["fingerprint"],
+        "penalties": [repr(p) for p in self.penalties],
+    }
     self.history = self.learn(jets, validation, trainer)
     self.penalties, self.counts = nn.ModuleList(), ()
-    said = {k: v for k, v in (self.recipe | settings).items() if k in ("epochs", "batch_size", "lr", "seed", "schedule", "best_from", "patience")}
-    self.provenance = {"training": data, "settings": {k: v if isinstance(v, (int, float, str)) else repr(v) for k, v in said.items()}, "penalties": trainer.identity["penalties"],
-                       "epochs_run": len(self.history), "stopped": self.history.stopped, "torch": torch.__version__}
+    said = {
+        k: v
+        for k, v in (self.recipe | settings).items()
+        if k in ("epochs", "batch_size", "lr", "seed", "schedule", "best_from", "patience")
+    }
+    self.provenance = {
+        "training": data,
+        "settings": {
+            k: v if isinstance(v, (int, float, str)) else repr(v) for k, v in said.items()
+        },
+        "penalties": trainer.identity["penalties"],
+        "epochs_run": len(self.history),
+        "stopped": self.history.stopped,
+        "torch": torch.__version__,
+    }
     return self.history
 
 # %% ../../nbs/detect/detector.ipynb #c024
 def pick_device(device="auto"):
     "The device of that name; the GPU when there is one and nothing is said."
-    return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+    return torch.device(
+        ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    )
+
 
 @patch
-def compute(self:Detector,
-    function,          # of the representation of a batch → dict of tensors, first axis jets
-    jets,              # `Jets`, or the path of a file of jets
-    batch_size=10_000, # jets per batch
-    device="auto",     # "auto", "cpu", "cuda", "mps"
-) -> dict:             # name → array, first axis jets, float32
+def compute(
+    self: Detector,
+    function,  # of the representation of a batch → dict of tensors, first axis jets
+    jets,  # `Jets`, or the path of a file of jets
+    batch_size=10_000,  # jets per batch
+    device="auto",  # "auto", "cpu", "cuda", "mps"
+) -> dict:  # name → array, first axis jets, float32
     "Something of every jet, batch by batch, in evaluation mode and without gradients."
     device, was, parts = pick_device(device), self.training, []
     self.to(device).eval()
@@ -267,31 +367,41 @@ def compute(self:Detector,
 
 # %% ../../nbs/detect/detector.ipynb #c024s0
 @patch
-def scores(self:Detector,
-    jets,       # `Jets`, or the path of a file of jets
-    also=(),    # names of `costly` scores wanted too
-    **settings, # batch_size, device: see `compute`
-) -> dict:      # name → (jets,) float32
+def scores(
+    self: Detector,
+    jets,  # `Jets`, or the path of a file of jets
+    also=(),  # names of `costly` scores wanted too
+    **settings,  # batch_size, device: see `compute`
+) -> dict:  # name → (jets,) float32
     "Every score of this detector; higher is more anomalous."
-    def made(*x): return self.score_terms(*x) | {k: getattr(self, f"{k}_score")(*x) for k in also}
+
+    def made(*x):
+        return self.score_terms(*x) | {k: getattr(self, f"{k}_score")(*x) for k in also}
+
     return self.compute(made, jets, **settings)
 
+
 @patch
-def anomaly_score(self:Detector,
-    jets,         # `Jets`, or the path of a file of jets
-    score=None,   # which one; the detector's own choice by default
-    **settings,   # batch_size, device: see `compute`
+def anomaly_score(
+    self: Detector,
+    jets,  # `Jets`, or the path of a file of jets
+    score=None,  # which one; the detector's own choice by default
+    **settings,  # batch_size, device: see `compute`
 ) -> np.ndarray:  # (jets,) float32
     "One number per jet; higher is more anomalous. Raises `KeyError` for a score the detector does not have."
     score = score or self.score
     made = self.scores(jets, **settings, also=(score,) if score in self.costly else ())
-    if score not in made: raise KeyError(f"{self.name} has no score {score!r}; it has {sorted({*made, *self.costly})}.")
+    if score not in made:
+        raise KeyError(
+            f"{self.name} has no score {score!r}; it has {sorted({*made, *self.costly})}."
+        )
     return made[score]
 
 # %% ../../nbs/detect/detector.ipynb #c026
 @patch
-def save(self:Detector,
-    folder, # made when it is not there
+def save(
+    self: Detector,
+    folder,  # made when it is not there
 ) -> Path:
     "Write the detector: `weights.safetensors`, `config.json`, `history.csv`."
     folder = Path(folder)
@@ -299,38 +409,64 @@ def save(self:Detector,
     with atomic_path(folder / "weights.safetensors") as temporary:
         save_file(tensors, temporary)
         digest = hashlib.sha256(temporary.read_bytes()).hexdigest()
-    text = json.dumps({"detector": self.name, "config": dataclasses.asdict(self.config), "score": self.score,
-                       "library": __version__, "weights_sha256": digest, "provenance": self.provenance}, indent=2)
-    with atomic_path(folder / "config.json") as temporary: temporary.write_text(text)
-    if len(self.history): self.history.to_csv(folder / "history.csv")
+    text = json.dumps(
+        {
+            "detector": self.name,
+            "config": dataclasses.asdict(self.config),
+            "score": self.score,
+            "library": __version__,
+            "weights_sha256": digest,
+            "provenance": self.provenance,
+        },
+        indent=2,
+    )
+    with atomic_path(folder / "config.json") as temporary:
+        temporary.write_text(text)
+    if len(self.history):
+        self.history.to_csv(folder / "history.csv")
     return folder
 
 # %% ../../nbs/detect/detector.ipynb #c027
 def load_detector(
-    folder, # written by `Detector.save`
+    folder,  # written by `Detector.save`
 ) -> Detector:
     "The detector of a folder; raises `FileNotFoundError` or, for files that do not belong together, `ValueError`."
     folder = Path(folder)
     for name in "config.json", "weights.safetensors":
-        if not (folder / name).is_file(): raise FileNotFoundError(f"{folder} holds no {name}: it is no saved detector, or its training has not ended.")
-    try: said = json.loads((folder / "config.json").read_text()); name, options = said["detector"], said["config"]
-    except (ValueError, KeyError) as e: raise ValueError(f"{folder}/config.json is damaged: {e}") from e
-    if hashlib.sha256((folder / "weights.safetensors").read_bytes()).hexdigest() != said.get("weights_sha256"):
-        raise ValueError(f"{folder}: weights.safetensors is not the file that config.json describes (damaged, or from another run).")
+        if not (folder / name).is_file():
+            raise FileNotFoundError(
+                f"{folder} holds no {name}: it is no saved detector, or its training has not ended."
+            )
+    try:
+        said = json.loads((folder / "config.json").read_text())
+        name, options = said["detector"], said["config"]
+    except (ValueError, KeyError) as e:
+        raise ValueError(f"{folder}/config.json is damaged: {e}") from e
+    if hashlib.sha256((folder / "weights.safetensors").read_bytes()).hexdigest() != said.get(
+        "weights_sha256"
+    ):
+        raise ValueError(
+            f"{folder}: weights.safetensors is not the file that config.json describes (damaged, or from another run)."
+        )
     detector = make_detector(name, **options)
     detector.fill(load_file(folder / "weights.safetensors"))
     detector.score, detector.provenance = said["score"], said["provenance"]
-    if (folder / "history.csv").is_file(): detector.history = History.from_csv(folder / "history.csv")
+    if (folder / "history.csv").is_file():
+        detector.history = History.from_csv(folder / "history.csv")
     return detector.eval()
 
+# %% ../../nbs/detect/detector.ipynb #c027s1
 @patch
-def fill(self:Detector,
-    tensors, # name → tensor, as in `state_dict`
+def fill(
+    self: Detector,
+    tensors,  # name → tensor, as in `state_dict`
 ):
     "Take over saved tensors; fitted constants may have any shape, weights must have theirs."
     for name, old in list(self.named_buffers()):
         if name in tensors and tensors[name].shape != old.shape:
             module, _, leaf = name.rpartition(".")
             setattr(self.get_submodule(module), leaf, torch.empty_like(tensors[name]))
-    try: self.load_state_dict(tensors)
-    except RuntimeError as e: raise ValueError(f"The saved tensors do not fit {self.name}: {e}") from e
+    try:
+        self.load_state_dict(tensors)
+    except RuntimeError as e:
+        raise ValueError(f"The saved tensors do not fit {self.name}: {e}") from e

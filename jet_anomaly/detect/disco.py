@@ -16,8 +16,8 @@ from ..train.schedules import schedule, settled
 
 # %% ../../nbs/detect/disco.ipynb #c008
 def mean_distance(
-    x, # (…, n)
-): # (…, n)
+    x,  # (…, n)
+):  # (…, n)
     "Mean of |x_i − x_j| over j for every i, by one sort."
     n = x.shape[-1]
     value, index = x.sort(-1)
@@ -30,36 +30,51 @@ def mean_distance(
 def _sign_sums(x, y):
     "Σ_j sgn(x_i − x_j) sgn(y_i − y_j) · (1, x_j, y_j) for every i: (…, n, 3). Signs have no gradient, and their n² are never held at once."
     v = torch.stack([torch.ones_like(x), x, y], -1)
-    rows = max(1, (2**16 if x.device.type == "cpu" else 2**24) // x.numel())  # on a CPU as many as its cache holds
+    rows = max(
+        1, (2**16 if x.device.type == "cpu" else 2**24) // x.numel()
+    )  # on a CPU as many as its cache holds
+
     def block(i):
-        signs = x[..., i:i + rows, None] - x[..., None, :]
-        return signs.mul_(y[..., i:i + rows, None] - y[..., None, :]).sign_() @ v
+        signs = x[..., i : i + rows, None] - x[..., None, :]
+        return signs.mul_(y[..., i : i + rows, None] - y[..., None, :]).sign_() @ v
+
     return torch.cat([block(i) for i in range(0, x.shape[-1], rows)], -2)
 
+
 def mean_product(
-    x, # (…, n)
-    y, # (…, n)
-): # (…,)
+    x,  # (…, n)
+    y,  # (…, n)
+):  # (…,)
     "Mean of |x_i − x_j| |y_i − y_j| over i and j."
-    with torch.no_grad(), torch.autocast(x.device.type, enabled=False): one, sx, sy = _sign_sums(x.float(), y.float()).to(x.dtype).unbind(-1)
-    cross = x * sy + y * sx  # each half stands for both, so the gradient counts it twice and the value once
+    with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
+        one, sx, sy = _sign_sums(x.float(), y.float()).to(x.dtype).unbind(-1)
+    cross = (
+        x * sy + y * sx
+    )  # each half stands for both, so the gradient counts it twice and the value once
     return (2 * x * y * one - 2 * cross + cross.detach()).mean(-1) / x.shape[-1]
 
 # %% ../../nbs/detect/disco.ipynb #c012
 def distance_correlation(
-    x,             # (…, n)
-    y,             # (…, n)
-    squared=False, # leave the root out; its gradient has no limit where x and y are independent
-): # (…,) between 0 and 1; 0 where one of the two is constant
+    x,  # (…, n)
+    y,  # (…, n)
+    squared=False,  # leave the root out; its gradient has no limit where x and y are independent
+):  # (…,) between 0 and 1; 0 where one of the two is constant
     "Distance correlation over the last axis (Székely et al. 2007, eq. 2.9–2.11, V-statistic), with gradients. Raises `ValueError` for shapes that differ."
-    if x.shape != y.shape: raise ValueError(f"Shapes {tuple(x.shape)} and {tuple(y.shape)}: expected the same jets.")
+    if x.shape != y.shape:
+        raise ValueError(f"Shapes {tuple(x.shape)} and {tuple(y.shape)}: expected the same jets.")
     x, y = (_standard(wide(v if v.dtype == torch.float64 else v.float())) for v in (x, y))
     a, b = mean_distance(x), mean_distance(y)
-    def centred(product, a, b): return product - 2 * (a * b).mean(-1) + a.mean(-1) * b.mean(-1)
+
+    def centred(product, a, b):
+        return product - 2 * (a * b).mean(-1) + a.mean(-1) * b.mean(-1)
+
     xx, yy = (centred(2 * v.square().mean(-1), d, d) for v, d in ((x, a), (y, b)))
     known = (xx > 1e-12) & (yy > 1e-12)
-    r = torch.where(known, centred(mean_product(x, y), a, b) / torch.where(known, xx * yy, 1).sqrt(), 0).clamp(min=0)
+    r = torch.where(
+        known, centred(mean_product(x, y), a, b) / torch.where(known, xx * yy, 1).sqrt(), 0
+    ).clamp(min=0)
     return r if squared else torch.where(r > 0, torch.where(r > 0, r, 1).sqrt(), 0)
+
 
 def _standard(v):
     "Centred, and of unit spread where there is any: the distance correlation does not see it and the digits do."
@@ -70,38 +85,59 @@ def _standard(v):
 # %% ../../nbs/detect/disco.ipynb #c018
 class DisCo(Penalty):
     "λ times the distance correlation between a term of the loss and an observable of the jets (arXiv:2001.05310)."
+
     name = "disco"
 
-    def __init__(self,
-        observable="mass", # of the jets
-        weight=100.,       # λ
-        term="loss",       # of the detector's `terms`
-        ramp="disco",      # schedule of λ
-        batch=0,           # jets in the term; 0: those of the training batch. Fewer: the mean over parts; more: earlier jets are remembered
-        squared=True,      # square of the distance correlation
+    def __init__(
+        self,
+        observable="mass",  # of the jets
+        weight=100.0,  # λ
+        term="loss",  # of the detector's `terms`
+        ramp="disco",  # schedule of λ
+        batch=0,  # jets in the term; 0: those of the training batch. Fewer: the mean over parts; more: earlier jets are remembered
+        squared=True,  # square of the distance correlation
     ):
         super().__init__()
-        if weight < 0 or batch < 0: raise ValueError(f"weight={weight} and batch={batch} must not be negative.")
-        self.observable, self.weight, self.term, self.ramp, self.batch, self.squared = observable, weight, term, ramp, batch, squared
+        if weight < 0 or batch < 0:
+            raise ValueError(f"weight={weight} and batch={batch} must not be negative.")
+        self.observable, self.weight, self.term, self.ramp, self.batch, self.squared = (
+            observable,
+            weight,
+            term,
+            ramp,
+            batch,
+            squared,
+        )
         self.register_buffer("memory", torch.zeros(2, 0), persistent=False)
         schedule(ramp)
 
-    def extra_repr(self): return f"{self.observable}, weight={self.weight}, term={self.term}, ramp={self.ramp}, batch={self.batch}, squared={self.squared}"
-    def full_from(self): return settled(self.ramp)
-    def columns(self, detector, jets, training=True): return (torch.from_numpy(observable(jets, self.observable)),)
+    def extra_repr(self):
+        return f"{self.observable}, weight={self.weight}, term={self.term}, ramp={self.ramp}, batch={self.batch}, squared={self.squared}"
+
+    def full_from(self):
+        return settled(self.ramp)
+
+    def columns(self, detector, jets, training=True):
+        return (torch.from_numpy(observable(jets, self.observable)),)
 
     def forward(self, detector, per_jet, columns, step):
         weight = self.weight * schedule(self.ramp)(step.epoch)
         x, y = self.gather(per_jet[self.term].float(), columns[0], step.training)
         return weight * distance_correlation(x, y, self.squared).mean()
 
-    def gather(self, x, y, training): # → each (parts, jets in the term)
+    def gather(self, x, y, training):  # → each (parts, jets in the term)
         "The jets of the term: parts of the batch, or the batch and those before it."
         n = len(x)
-        if not self.batch or n == self.batch or (n < self.batch and not training): return x[None], y[None]
-        if n > self.batch: return (v[:n // self.batch * self.batch].unflatten(0, (-1, self.batch)) for v in (x, y))
+        if not self.batch or n == self.batch or (n < self.batch and not training):
+            return x[None], y[None]
+        if n > self.batch:
+            return (
+                v[: n // self.batch * self.batch].unflatten(0, (-1, self.batch)) for v in (x, y)
+            )
         old = self.memory
-        self.memory = torch.cat([torch.stack([x.detach(), y.to(x.dtype)]), old], 1)[:, :self.batch - n]
+        self.memory = torch.cat([torch.stack([x.detach(), y.to(x.dtype)]), old], 1)[
+            :, : self.batch - n
+        ]
         share = (n + old.shape[1]) / n  # each jet's pull is 1/jets; only the new ones can move
         x = share * x - (share - 1) * x.detach()
         return torch.cat([x, old[0]])[None], torch.cat([y, old[1]])[None]
@@ -109,17 +145,20 @@ class DisCo(Penalty):
 # %% ../../nbs/detect/disco.ipynb #c021
 VAE = detector_class("vae")
 
+
 @dataclass
 class DiscoVAEConfig(VAE.Config):
-    observable: str = "mass" # what the loss shall know nothing of
-    disco: float = 100.      # λ
-    ramp: str = "disco"      # schedule of λ
-    disco_batch: int = 0     # jets in the term; see `DisCo`
-    squared: bool = True     # square of the distance correlation
+    observable: str = "mass"  # what the loss shall know nothing of
+    disco: float = 100.0  # λ
+    ramp: str = "disco"  # schedule of λ
+    disco_batch: int = 0  # jets in the term; see `DisCo`
+    squared: bool = True  # square of the distance correlation
+
 
 @register("disco_vae")
 class DiscoVAE(VAE):
     "β-VAE whose loss is decorrelated from an observable (arXiv:2007.01850)."
+
     Config = DiscoVAEConfig
     recipe = dict(epochs=50, batch_size=100, lr=1e-3, schedule="step_30")
 

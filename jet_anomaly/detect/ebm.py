@@ -18,31 +18,46 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import pad, scaled_dot_product_attention, silu
 from torch.nn.utils.parametrizations import spectral_norm
 
-from ..jet.jets import Jets
 from .detector import Detector, blocks, pick_device, register
+from ..jet.jets import Jets
 from ..jet.kinematics import jet_p4, mass, pt
 from ..represent.sequences import LogSequences
 from ..train.loop import Step
-from ..train.samplers import Replay, frozen, gradient, hmc, langevin, make_generator, normal, temperature
+from jet_anomaly.train.samplers import (
+    Replay,
+    frozen,
+    gradient,
+    hmc,
+    langevin,
+    make_generator,
+    normal,
+    temperature,
+)
 
 # %% ../../nbs/detect/ebm.ipynb #c012
 class Attention(nn.Module):
     "A transformer's layer on sets: attention and two dense layers, each added to what came in."
-    def __init__(self,
-        width,       # of a constituent's vector
-        heads,       # a divisor of the width
-        feedforward, # width inside the dense layers
-        dropout=0.,  # share of numbers set to zero in training
+
+    def __init__(
+        self,
+        width,  # of a constituent's vector
+        heads,  # a divisor of the width
+        feedforward,  # width inside the dense layers
+        dropout=0.0,  # share of numbers set to zero in training
     ):
         super().__init__()
-        if width % heads: raise ValueError(f"width={width} must be a multiple of heads={heads}.")
+        if width % heads:
+            raise ValueError(f"width={width} must be a multiple of heads={heads}.")
         self.heads, self.drop = heads, nn.Dropout(dropout)
         self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
-        self.dense = nn.Sequential(nn.Linear(width, feedforward), nn.SiLU(), nn.Linear(feedforward, width))
+        self.dense = nn.Sequential(
+            nn.Linear(width, feedforward), nn.SiLU(), nn.Linear(feedforward, width)
+        )
 
-    def forward(self,
-        h,       # (jets, constituents, width)
-        visible, # (jets, 1, 1, constituents), or none where nothing is hidden
+    def forward(
+        self,
+        h,  # (jets, constituents, width)
+        visible,  # (jets, 1, 1, constituents), or none where nothing is hidden
     ):
         q, k, v = self.qkv(h).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         seen = scaled_dot_product_attention(q, k, v, attn_mask=visible)
@@ -52,95 +67,124 @@ class Attention(nn.Module):
 # %% ../../nbs/detect/ebm.ipynb #c013
 class SetNetwork(nn.Module):
     "Numbers of a set of constituents, whatever their order: embedding, attention, sum, dense layers (arXiv:2302.00695, section 3)."
-    def __init__(self,
-        width,       # of a constituent's vector
-        layers,      # of attention
-        heads,       # per layer
-        feedforward, # width inside a layer's dense part
-        head,        # widths of the dense layers after the sum
-        dropout=0.,  # in the layers of attention
-        outputs=1,   # numbers per jet
+
+    def __init__(
+        self,
+        width,  # of a constituent's vector
+        layers,  # of attention
+        heads,  # per layer
+        feedforward,  # width inside a layer's dense part
+        head,  # widths of the dense layers after the sum
+        dropout=0.0,  # in the layers of attention
+        outputs=1,  # numbers per jet
     ):
         super().__init__()
         self.embed = nn.Linear(3, width)
-        self.layers = nn.ModuleList(Attention(width, heads, feedforward, dropout) for _ in range(layers))
+        self.layers = nn.ModuleList(
+            Attention(width, heads, feedforward, dropout) for _ in range(layers)
+        )
         widths = width, *head, outputs
-        self.head = nn.Sequential(*(m for a, b in zip(widths, widths[1:]) for m in (nn.Linear(a, b), nn.SiLU())))[:-1]
+        self.head = nn.Sequential(
+            *(m for a, b in zip(widths, widths[1:]) for m in (nn.Linear(a, b), nn.SiLU()))
+        )[:-1]
 
-    def forward(self,
-        x,    # (jets, constituents, 3)
-        mask, # (jets, constituents), or none where all are real
-    ): # (jets, outputs)
-        visible = None if mask is None else (mask | ~mask.any(1, keepdim=True))[:, None, None]  # a jet without constituents may look at its padding
+    def forward(
+        self,
+        x,  # (jets, constituents, 3)
+        mask,  # (jets, constituents), or none where all are real
+    ):  # (jets, outputs)
+        visible = (
+            None if mask is None else (mask | ~mask.any(1, keepdim=True))[:, None, None]
+        )  # a jet without constituents may look at its padding
         h = self.embed(x)
-        for layer in self.layers: h = layer(h, visible)
+        for layer in self.layers:
+            h = layer(h, visible)
         h = h if mask is None else h * mask[..., None]
         return self.head(h.sum(1))
 
 # %% ../../nbs/detect/ebm.ipynb #c016
 class ListNetwork(nn.Module):
     "A perceptron on the flattened list, every layer with spectral norm one."
-    def __init__(self,
-        n_constituents, # slots of the list
-        widths,         # of the dense layers
-        outputs=1,      # numbers per jet
+
+    def __init__(
+        self,
+        n_constituents,  # slots of the list
+        widths,  # of the dense layers
+        outputs=1,  # numbers per jet
     ):
         super().__init__()
         self.n = n_constituents
         widths = 3 * n_constituents, *widths, outputs
-        self.dense = nn.ModuleList(spectral_norm(nn.Linear(a, b)) for a, b in zip(widths, widths[1:]))
+        self.dense = nn.ModuleList(
+            spectral_norm(nn.Linear(a, b)) for a, b in zip(widths, widths[1:])
+        )
 
-    def forward(self, x, mask): # as `SetNetwork`
+    def forward(self, x, mask):  # as `SetNetwork`
         x = x if mask is None else x * mask[..., None]
         x = pad(x, (0, 0, 0, self.n - x.shape[1])).flatten(1)
-        for layer in self.dense[:-1]: x = silu(layer(x))
+        for layer in self.dense[:-1]:
+            x = silu(layer(x))
         return self.dense[-1](x)
 
 # %% ../../nbs/detect/ebm.ipynb #c019
 @dataclass
 class SamplerConfig:
-    sampler: str = "langevin"    # or "hmc"
-    steps: int = 5               # of the walkers per batch
-    step: float = 1.             # size of a step, λ; the time of a leap with HMC
-    noise: float = .05           # kick of a Langevin step; its square over twice the step is the temperature
-    leaps: int = 3               # in a proposal of HMC
-    walkers: int = 1000          # in the replay buffer
-    restart: float = .02         # share of walkers that start anew in a batch
-    groups: int = 1              # a batch walks in so many parts, sorted by length, each without the padding it does not need
-    regularisation: float = .02  # α, weight of the squared energies
-    kl: float = .3               # weight of the term through the last step of the walk
-    repel: float = .1            # weight of the walkers' entropy
-    cosine: float = .1           # weight of the angle between momentum and slope, with HMC
+    sampler: str = "langevin"  # or "hmc"
+    steps: int = 5  # of the walkers per batch
+    step: float = 1.0  # size of a step, λ; the time of a leap with HMC
+    noise: float = (
+        0.05  # kick of a Langevin step; its square over twice the step is the temperature
+    )
+    leaps: int = 3  # in a proposal of HMC
+    walkers: int = 1000  # in the replay buffer
+    restart: float = 0.02  # share of walkers that start anew in a batch
+    groups: int = 1  # a batch walks in so many parts, sorted by length, each without the padding it does not need
+    regularisation: float = 0.02  # α, weight of the squared energies
+    kl: float = 0.3  # weight of the term through the last step of the walk
+    repel: float = 0.1  # weight of the walkers' entropy
+    cosine: float = 0.1  # weight of the angle between momentum and slope, with HMC
+
 
 @dataclass
 class EBMConfig(SamplerConfig):
-    size: str = "small"          # or "published": sizes of the network
-    n_constituents: int = 20     # the hardest this many
-    robust: bool = True          # inputs in units of their interquartile ranges
-    align: bool = False          # turn the jets first, as VAE-Jet does
+    size: str = "small"  # or "published": sizes of the network
+    n_constituents: int = 20  # the hardest this many
+    robust: bool = True  # inputs in units of their interquartile ranges
+    align: bool = False  # turn the jets first, as VAE-Jet does
 
-SIZES = {"small": dict(width=32, layers=2, heads=2, feedforward=64, head=(64,)),
-         "published": dict(width=128, layers=8, heads=16, feedforward=1024, head=(500, 500), dropout=.1)}
+
+SIZES = {
+    "small": dict(width=32, layers=2, heads=2, feedforward=64, head=(64,)),
+    "published": dict(
+        width=128, layers=8, heads=16, feedforward=1024, head=(500, 500), dropout=0.1
+    ),
+}
 
 # %% ../../nbs/detect/ebm.ipynb #c020
 def check_sampler(c):
     "Raises `ValueError` for settings of the sampler that mean nothing."
-    if c.sampler not in ("langevin", "hmc"): raise ValueError(f"sampler={c.sampler!r}; expected 'langevin' or 'hmc'.")
+    if c.sampler not in ("langevin", "hmc"):
+        raise ValueError(f"sampler={c.sampler!r}; expected 'langevin' or 'hmc'.")
     if min(c.steps, c.leaps, c.walkers, c.groups) < 1 or c.step <= 0 or c.noise < 0:
-        raise ValueError(f"steps, leaps, walkers and groups must be at least 1, step positive, noise not negative; got {c.steps}, {c.leaps}, {c.walkers}, {c.groups}, {c.step}, {c.noise}.")
-    if not 0 <= c.restart <= 1: raise ValueError(f"restart={c.restart} must be a share between 0 and 1.")
+        raise ValueError(
+            f"steps, leaps, walkers and groups must be at least 1, step positive, noise not negative; got {c.steps}, {c.leaps}, {c.walkers}, {c.groups}, {c.step}, {c.noise}."
+        )
+    if not 0 <= c.restart <= 1:
+        raise ValueError(f"restart={c.restart} must be a share between 0 and 1.")
 
 # %% ../../nbs/detect/ebm.ipynb #c021
 @register("ebm")
 class EBM(Detector):
     "Energy-based model on sets of constituents (arXiv:2302.00695)."
+
     Config, score = EBMConfig, "energy"
     small = dict(n_constituents=8, steps=2, walkers=200)
-    recipe = dict(epochs=10, batch_size=64, lr=1e-3, clip=.1, options={"betas": (0., .999)})
-    chunk = 1000 # jets that go through the network at once when there are no gradients
+    recipe = dict(epochs=10, batch_size=64, lr=1e-3, clip=0.1, options={"betas": (0.0, 0.999)})
+    chunk = 1000  # jets that go through the network at once when there are no gradients
 
     def network(self, outputs=1):
-        if self.config.size not in SIZES: raise ValueError(f"size={self.config.size!r}; expected one of {tuple(SIZES)}.")
+        if self.config.size not in SIZES:
+            raise ValueError(f"size={self.config.size!r}; expected one of {tuple(SIZES)}.")
         return SetNetwork(**SIZES[self.config.size], outputs=outputs)
 
     def build(self):
@@ -148,8 +192,11 @@ class EBM(Detector):
         check_sampler(c)
         self.representation = LogSequences(c.n_constituents, c.robust, c.align)
         self.net, self.replay = self.network(), Replay(c.walkers, (c.n_constituents, 3))
-        for name, edge in ("low", -math.inf), ("high", math.inf): self.register_buffer(name, torch.full((3,), edge))
-        self._ddp_params_and_buffers_to_ignore = [f"replay.{name}" for name, _ in self.replay.named_buffers()]  # every process has walkers of its own
+        for name, edge in ("low", -math.inf), ("high", math.inf):
+            self.register_buffer(name, torch.full((3,), edge))
+        self._ddp_params_and_buffers_to_ignore = [
+            f"replay.{name}" for name, _ in self.replay.named_buffers()
+        ]  # every process has walkers of its own
 
     def initialise(self, seed=0):
         with torch.random.fork_rng([]):
@@ -157,31 +204,40 @@ class EBM(Detector):
             self.net.load_state_dict(type(self)(self.config).net.state_dict())
         self.replay.clear()
 
-    def compile(self, *args, **kwargs): self.net.compile(*args, **kwargs)  # the walk goes through it many times
-    def of(self, net): return lambda x, mask: self.wall(x, mask) - net(x, mask).to(x.dtype).logsumexp(1)
-    def energy(self, x, mask): return self.of(self.net)(x, mask)
+    def compile(self, *args, **kwargs):
+        self.net.compile(*args, **kwargs)  # the walk goes through it many times
+
+    def of(self, net):
+        return lambda x, mask: self.wall(x, mask) - net(x, mask).to(x.dtype).logsumexp(1)
+
+    def energy(self, x, mask):
+        return self.of(self.net)(x, mask)
 
 # %% ../../nbs/detect/ebm.ipynb #c023
 @patch
-def wall(self:EBM, x, mask):
+def wall(self: EBM, x, mask):
     "Energy of constituents outside the range of the training jets, (jets,)."
     over = (x - x.clamp(self.low, self.high)).square().sum(-1)
     return (over if mask is None else over * mask).sum(1) / (2 * self.langevin_step())
 
-@patch
-def langevin_step(self:EBM): return self.config.step if self.config.sampler == "langevin" else self.config.step**2 / 2
 
 @patch
-def learn(self:EBM, jets, validation, trainer):
+def langevin_step(self: EBM):
+    return self.config.step if self.config.sampler == "langevin" else self.config.step**2 / 2
+
+
+@patch
+def learn(self: EBM, jets, validation, trainer):
     first = next(iter(blocks(jets, 10_000)))
     x, mask = self.columns(first)
-    self.low.copy_(x[mask].amin(0)); self.high.copy_(x[mask].amax(0))
+    self.low.copy_(x[mask].amin(0))
+    self.high.copy_(x[mask].amax(0))
     return super(EBM, self).learn(jets, first[:1000] if validation is None else validation, trainer)
 
 # %% ../../nbs/detect/ebm.ipynb #c025
 def by_length(
-    mask,   # (jets, constituents), real ones first
-    groups, # how many
+    mask,  # (jets, constituents), real ones first
+    groups,  # how many
 ):
     "Yield the jets of each group, its width, and its mask or none where nothing is padding."
     n = mask.sum(1)
@@ -189,192 +245,313 @@ def by_length(
         short, width = int(n[rows].min()), int(n[rows].max())
         yield rows, max(width, 1), None if short == width else mask[rows, :width]
 
-def _masked(energy, mask): return lambda x: energy(x, mask)
-def _free(mask): return None if mask is None else mask[..., None]
+
+def _masked(energy, mask):
+    return lambda x: energy(x, mask)
+
+
+def _free(mask):
+    return None if mask is None else mask[..., None]
+
 
 @patch
-def noise(self:EBM,
-    mask,           # (jets, constituents)
-    generator=None, # `torch.Generator` on its device
-): # (jets, constituents, 3)
+def noise(
+    self: EBM,
+    mask,  # (jets, constituents)
+    generator=None,  # `torch.Generator` on its device
+):  # (jets, constituents, 3)
     "Where walkers start: jets without structure."
     z = torch.randn(*mask.shape, 3, generator=generator, device=mask.device)
-    if not self.config.robust: z = z * z.new_tensor([1., .1, .2]) + z.new_tensor([2., 0., 0.])  # log(pT/GeV), Δη, Δφ
+    if not self.config.robust:
+        z = z * z.new_tensor([1.0, 0.1, 0.2]) + z.new_tensor([2.0, 0.0, 0.0])  # log(pT/GeV), Δη, Δφ
     return z * mask[..., None]
 
 # %% ../../nbs/detect/ebm.ipynb #c025s0
 @patch
-def walk(self:EBM,
-    x,              # (jets, constituents, 3), where the walkers are
-    mask,           # (jets, constituents)
-    steps,          # how many
-    generator=None, # `torch.Generator` on their device
-): # places, momenta (zero for Langevin), share accepted
+def walk(
+    self: EBM,
+    x,  # (jets, constituents, 3), where the walkers are
+    mask,  # (jets, constituents)
+    steps,  # how many
+    generator=None,  # `torch.Generator` on their device
+):  # places, momenta (zero for Langevin), share accepted
     "Let walkers walk on the energy, whose weights are constants for them."
-    c, energy, out, momentum, accepted = self.config, self.of(frozen(self.net)), x.clone(), torch.zeros_like(x), 0.
+    c, energy, out, momentum, accepted = (
+        self.config,
+        self.of(frozen(self.net)),
+        x.clone(),
+        torch.zeros_like(x),
+        0.0,
+    )
     for rows, width, part in by_length(mask, c.groups):
         options = dict(free=_free(part), generator=generator)
-        y, v, share = x[rows, :width], 0., torch.ones((), device=x.device)
-        if c.sampler == "hmc": y, share, v = hmc(_masked(energy, part), y, steps, c.step, c.leaps, temperature(self.langevin_step(), c.noise), **options)
-        else: y = langevin(_masked(energy, part), y, steps, c.step, c.noise, **options)
+        y, v, share = x[rows, :width], 0.0, torch.ones((), device=x.device)
+        if c.sampler == "hmc":
+            y, share, v = hmc(
+                _masked(energy, part),
+                y,
+                steps,
+                c.step,
+                c.leaps,
+                temperature(self.langevin_step(), c.noise),
+                **options,
+            )
+        else:
+            y = langevin(_masked(energy, part), y, steps, c.step, c.noise, **options)
         out[rows, :width], momentum[rows, :width] = y, v
         accepted = accepted + share * len(rows) / len(x)
     return out, momentum, accepted
 
 # %% ../../nbs/detect/ebm.ipynb #c028
 @patch
-def last_step(self:EBM,
-    x,              # (jets, constituents, 3)
-    mask,           # (jets, constituents)
-    generator=None, # `torch.Generator` on their device
-): # (jets, constituents, 3)
+def last_step(
+    self: EBM,
+    x,  # (jets, constituents, 3)
+    mask,  # (jets, constituents)
+    generator=None,  # `torch.Generator` on their device
+):  # (jets, constituents, 3)
     "A Langevin step that depends on the weights of the energy."
     x = x.detach().requires_grad_()
     was = self.net.training
     self.net.eval()
-    with sdpa_kernel(SDPBackend.MATH): slope, = torch.autograd.grad(self.of(self.net.forward)(x, mask).sum(), x, create_graph=True)
+    with sdpa_kernel(SDPBackend.MATH):
+        (slope,) = torch.autograd.grad(
+            self.of(self.net.forward)(x, mask).sum(), x, create_graph=True
+        )
     self.net.train(was)
     return x - self.config.step * slope + self.config.noise * normal(x, generator, mask[..., None])
+
 
 def by_momentum(x, mask):
     "Constituents by falling log pT, padding last: the order that makes two sets comparable."
     order = x[..., 0].masked_fill(~mask, -torch.inf).argsort(1, descending=True)
     return x.gather(1, order[..., None].expand_as(x))
 
+
 def nearest(x, others, at_least=1e-3):
     "Log of the distance to the nearest of the others, per row."
-    with torch.no_grad(): who = torch.cdist(x.flatten(1), others.flatten(1)).argmin(1)
+    with torch.no_grad():
+        who = torch.cdist(x.flatten(1), others.flatten(1)).argmin(1)
     return (x - others[who]).flatten(1).norm(dim=1).clamp(min=at_least).log()
 
 # %% ../../nbs/detect/ebm.ipynb #c030
 @patch
-def terms(self:EBM, x, mask, step=Step()):
-    if not (self.training and step.training): return self.judge(x, mask)
+def terms(self: EBM, x, mask, step=Step()):
+    if not (self.training and step.training):
+        return self.judge(x, mask)
     c, g = self.config, make_generator(x.device)
     new = torch.randperm(len(x), generator=g, device=x.device)
     who, start, masks, age = self.replay.draw(self.noise(mask, g)[new], mask[new], c.restart, g)
     self.net.eval()  # no dropout on the way
-    before, v, _ = self.walk(start, masks, max(c.steps - 1, 0) if c.sampler == "langevin" else c.steps, g)
+    before, v, _ = self.walk(
+        start, masks, max(c.steps - 1, 0) if c.sampler == "langevin" else c.steps, g
+    )
     self.net.train()
     after, out = before, {}
-    if c.sampler == "langevin": after = self.last_step(before, masks, g) if c.kl or c.repel else self.walk(before, masks, 1, g)[0]
-    if c.kl and c.sampler == "langevin": out["kl"] = self.of(frozen(self.net))(after, masks)
-    if c.repel and c.sampler == "langevin": out["repel"] = -nearest(by_momentum(after, masks), self.others(who, g))
+    if c.sampler == "langevin":
+        after = (
+            self.last_step(before, masks, g)
+            if c.kl or c.repel
+            else self.walk(before, masks, 1, g)[0]
+        )
+    if c.kl and c.sampler == "langevin":
+        out["kl"] = self.of(frozen(self.net))(after, masks)
+    if c.repel and c.sampler == "langevin":
+        out["repel"] = -nearest(by_momentum(after, masks), self.others(who, g))
     fake = after.detach()
     self.replay.put(who, fake, masks, age + c.steps)
-    if c.cosine and c.sampler == "hmc": out["cosine"] = self.angle(fake, masks, v)
+    if c.cosine and c.sampler == "hmc":
+        out["cosine"] = self.angle(fake, masks, v)
     real = x + c.noise * normal(x, g, mask[..., None])
     e_real, e_fake = self.energy(torch.cat([real, fake]), torch.cat([mask, masks])).chunk(2)
     out |= {"contrast": e_real - e_fake, "regularisation": e_real**2 + e_fake**2, "energy": e_real}
     return {"loss": self.weighted(out), **out}
 
+# %% ../../nbs/detect/ebm.ipynb #c030s1
 @patch
-def weighted(self:EBM, terms):
-    return sum(w * terms[k] for k, w in {"contrast": 1., **{k: getattr(self.config, k) for k in ("regularisation", "kl", "repel", "cosine")}}.items() if k in terms and w)
+def weighted(self: EBM, terms):
+    return sum(
+        w * terms[k]
+        for k, w in {
+            "contrast": 1.0,
+            **{k: getattr(self.config, k) for k in ("regularisation", "kl", "repel", "cosine")},
+        }.items()
+        if k in terms and w
+    )
+
 
 @patch
-def others(self:EBM, who, generator, n=1000):
+def others(self: EBM, who, generator, n=1000):
     "Some walkers that are not in this batch, in order of momentum; those who have never walked are put out of the way."
     absent = self.replay.age < 0
     absent = absent.scatter(0, who, True)
     some = torch.randperm(len(self.replay), generator=generator, device=who.device)[:n]
     return by_momentum(self.replay.x[some], self.replay.mask[some]) + 1e3 * absent[some, None, None]
 
+
 @patch
-def angle(self:EBM, x, mask, v):
+def angle(self: EBM, x, mask, v):
     "|cos(v, ∇E)| per jet, with its dependence on the weights."
     x = x.detach().requires_grad_()
-    with sdpa_kernel(SDPBackend.MATH): slope, = torch.autograd.grad(self.of(self.net.forward)(x, mask).sum(), x, create_graph=True)
+    with sdpa_kernel(SDPBackend.MATH):
+        (slope,) = torch.autograd.grad(
+            self.of(self.net.forward)(x, mask).sum(), x, create_graph=True
+        )
     return torch.cosine_similarity(slope.flatten(1), v.flatten(1)).abs()
 
 # %% ../../nbs/detect/ebm.ipynb #c032
 @patch
-def kinematics(self:EBM, x, mask):
+def kinematics(self: EBM, x, mask):
     "pT and mass in GeV of the jets made of these constituents, each (jets,)."
     p4 = jet_p4(self.representation.inverse(x, mask)[0])
     return pt(p4).float(), mass(p4).float()
 
+
 @patch
-def judge(self:EBM, x, mask):
+def judge(self: EBM, x, mask):
     "The terms on held-out jets, with walkers that are not taken back; always the same random numbers."
     g = make_generator(x.device, seed=0)
     _, start, masks, _ = self.replay.draw(self.noise(mask, g), mask, self.config.restart, g)
     fake = self.walk(start, masks, self.config.steps, g)[0]
     e_real, e_fake = self.energy(x, mask), self.energy(fake, masks)
-    apart = [(a.sort().values - b.sort().values).abs() / 100 for a, b in zip(self.kinematics(x, mask), self.kinematics(fake, masks))]
-    return {"loss": sum(apart), "contrast": e_real - e_fake, "regularisation": e_real**2 + e_fake**2, "energy": e_real}
+    apart = [
+        (a.sort().values - b.sort().values).abs() / 100
+        for a, b in zip(self.kinematics(x, mask), self.kinematics(fake, masks))
+    ]
+    return {
+        "loss": sum(apart),
+        "contrast": e_real - e_fake,
+        "regularisation": e_real**2 + e_fake**2,
+        "energy": e_real,
+    }
+
 
 @patch
-def in_chunks(self:EBM, function, x, mask):
+def in_chunks(self: EBM, function, x, mask):
     "A function of the jets, a thousand at a time, sorted by length so that each chunk is as wide as it must be."
     out = None
     for rows, width, part in by_length(mask, -(-len(x) // self.chunk)):
         y = function(x[rows, :width], part)
-        if out is None: out = y.new_empty(len(x), *y.shape[1:])
+        if out is None:
+            out = y.new_empty(len(x), *y.shape[1:])
         out[rows] = y
     return out
 
+# %% ../../nbs/detect/ebm.ipynb #c032s1
 @patch
-def score_terms(self:EBM, x, mask): return {"energy": self.in_chunks(self.energy, x, mask)}
+def score_terms(self: EBM, x, mask):
+    return {"energy": self.in_chunks(self.energy, x, mask)}
 
 # %% ../../nbs/detect/ebm.ipynb #c034
 @patch
-def diagnose(self:EBM, x, mask, n=500):
+def diagnose(self: EBM, x, mask, n=500):
     c, x, mask = self.config, x[:n], mask[:n]
     g = make_generator(x.device, seed=1)
     noise = self.noise(mask, g)
-    _, walkers, masks, age = self.replay.draw(noise, mask, 0., g)
+    _, walkers, masks, age = self.replay.draw(noise, mask, 0.0, g)
     energy = _masked(self.of(frozen(self.net)), masks)
-    _, accepted, _ = hmc(energy, walkers, 2, math.sqrt(2 * self.langevin_step()), c.leaps if c.sampler == "hmc" else 1,
-                         temperature(self.langevin_step(), c.noise), _free(masks), g)
-    e = {"data": self.energy(x, mask), "walkers": energy(walkers), "noise": self.energy(noise, mask)}
+    _, accepted, _ = hmc(
+        energy,
+        walkers,
+        2,
+        math.sqrt(2 * self.langevin_step()),
+        c.leaps if c.sampler == "hmc" else 1,
+        temperature(self.langevin_step(), c.noise),
+        _free(masks),
+        g,
+    )
+    e = {
+        "data": self.energy(x, mask),
+        "walkers": energy(walkers),
+        "noise": self.energy(noise, mask),
+    }
     lost = (walkers.abs().flatten(1).amax(1) > 2 * x.abs().amax()).float().mean()
     self._warn(e["data"], e["walkers"], lost)
-    return {**{f"energy_{k}": v.mean() for k, v in e.items()}, "slope": gradient(energy, walkers)[1].flatten(1).norm(dim=1).mean(),
-            "acceptance": accepted, "walkers_age": age.float().mean(), "walkers_lost": lost}
+    return {
+        **{f"energy_{k}": v.mean() for k, v in e.items()},
+        "slope": gradient(energy, walkers)[1].flatten(1).norm(dim=1).mean(),
+        "acceptance": accepted,
+        "walkers_age": age.float().mean(),
+        "walkers_lost": lost,
+    }
 
+# %% ../../nbs/detect/ebm.ipynb #c034s1
 @patch
-def _warn(self:EBM, data, walkers, lost, spreads=10):
+def _warn(self: EBM, data, walkers, lost, spreads=10):
     gap, spread = float(walkers.mean() - data.mean()), float(data.std() + walkers.std())
-    what = f"{lost:.0%} of the walkers have left the region of the jets" if lost > .2 else \
-        f"the walkers' energy is {abs(gap):.3g} {'above' if gap > 0 else 'below'} the jets', with a spread of {spread:.3g}" if not abs(gap) < spreads * spread else None
-    if what: warnings.warn(f"The sampler diverges: {what}. Lower lr or step, raise steps or regularisation, or clip the gradients.", stacklevel=2)
+    what = (
+        f"{lost:.0%} of the walkers have left the region of the jets"
+        if lost > 0.2
+        else f"the walkers' energy is {abs(gap):.3g} {'above' if gap > 0 else 'below'} the jets', with a spread of {spread:.3g}"
+        if not abs(gap) < spreads * spread
+        else None
+    )
+    if what:
+        warnings.warn(
+            f"The sampler diverges: {what}. Lower lr or step, raise steps or regularisation, or clip the gradients.",
+            stacklevel=2,
+        )
 
 # %% ../../nbs/detect/ebm.ipynb #c036
 @patch
 @torch.no_grad()
-def generate(self:EBM,
-    n,               # jets
-    seed=0,          # of the walk
-    steps=100,       # of it
-    start="walkers", # from the walkers of the training, or from "noise"
-    batch_size=1000, # jets that walk together
-    device="auto",   # "auto", "cpu", "cuda", "mps"
-) -> Jets:           # massless constituents in GeV, about the x axis
+def generate(
+    self: EBM,
+    n,  # jets
+    seed=0,  # of the walk
+    steps=100,  # of it
+    start="walkers",  # from the walkers of the training, or from "noise"
+    batch_size=1000,  # jets that walk together
+    device="auto",  # "auto", "cpu", "cuda", "mps"
+) -> Jets:  # massless constituents in GeV, about the x axis
     "Jets drawn from the energy, with multiplicities of training jets. Raises `RuntimeError` before `fit`, `ValueError` for bad settings."
-    if start not in ("walkers", "noise"): raise ValueError(f"start={start!r}; expected 'walkers' or 'noise'.")
-    if n < 1 or steps < 0: raise ValueError(f"n must be at least 1 and steps not negative; got {n} and {steps}.")
-    if not (self.replay.age >= 0).any(): raise RuntimeError("No walker has ever walked: fit the detector first.")
+    if start not in ("walkers", "noise"):
+        raise ValueError(f"start={start!r}; expected 'walkers' or 'noise'.")
+    if n < 1 or steps < 0:
+        raise ValueError(f"n must be at least 1 and steps not negative; got {n} and {steps}.")
+    if not (self.replay.age >= 0).any():
+        raise RuntimeError("No walker has ever walked: fit the detector first.")
     was, parts = self.training, []
     self.to(pick_device(device)).eval()
     g, alive = make_generator(self.replay.x.device, seed), (self.replay.age >= 0).nonzero()[:, 0]
     for first in range(0, n, batch_size):
-        who = torch.cat([alive[torch.randperm(len(alive), generator=g, device=alive.device)] for _ in range(-(-batch_size // len(alive)))])[:min(batch_size, n - first)]
+        who = torch.cat(
+            [
+                alive[torch.randperm(len(alive), generator=g, device=alive.device)]
+                for _ in range(-(-batch_size // len(alive)))
+            ]
+        )[: min(batch_size, n - first)]
         mask = self.replay.mask[who]
         x = self.replay.x[who] if start == "walkers" else self.noise(mask, g)
-        parts.append([t.cpu() for t in self.representation.inverse(self.walk(x, mask, steps, g)[0], mask)])
+        parts.append(
+            [t.cpu() for t in self.representation.inverse(self.walk(x, mask, steps, g)[0], mask)]
+        )
     self.train(was)
     p4, mask = (torch.cat(p).numpy() for p in zip(*parts))
-    return Jets.from_constituents(p4, mask, meta={"process": "generated", "detector": self.name, "seed": seed, "steps": steps, "start": start})
+    return Jets.from_constituents(
+        p4,
+        mask,
+        meta={
+            "process": "generated",
+            "detector": self.name,
+            "seed": seed,
+            "steps": steps,
+            "start": start,
+        },
+    )
 
 # %% ../../nbs/detect/ebm.ipynb #c038
 @dataclass
 class EBMMLPConfig(EBMConfig):
-    widths: tuple = (512, 512, 128, 64) # of the dense layers
+    widths: tuple = (512, 512, 128, 64)  # of the dense layers
+
 
 @register("ebm_mlp")
 class EBMMLP(EBM):
     "Energy-based model on the list of constituents: dense layers with spectral norm."
+
     Config = EBMMLPConfig
     small = dict(n_constituents=8, steps=2, walkers=200, widths=(32, 16))
-    def network(self, outputs=1): return ListNetwork(self.config.n_constituents, self.config.widths, outputs)
+
+    def network(self, outputs=1):
+        return ListNetwork(self.config.n_constituents, self.config.widths, outputs)

@@ -18,47 +18,62 @@ from ..train.loop import Step
 # %% ../../nbs/detect/ebm_clf.ipynb #c008
 class CrossEntropy(Penalty):
     "Cross-entropy of the detector's logits with the labels of the training jets."
+
     name = "cross_entropy"
 
-    def __init__(self,
-        classes,          # labels are 0 … classes − 1
-        one_vs_all=False, # one yes-or-no question per class
+    def __init__(
+        self,
+        classes,  # labels are 0 … classes − 1
+        one_vs_all=False,  # one yes-or-no question per class
     ):
         super().__init__()
         self.classes, self.one_vs_all = classes, one_vs_all
 
-    def extra_repr(self): return f"classes={self.classes}, one_vs_all={self.one_vs_all}"
+    def extra_repr(self):
+        return f"classes={self.classes}, one_vs_all={self.one_vs_all}"
 
     def columns(self, detector, jets, training=True):
         parts = [part.labels for part in blocks(jets)]
-        if any(y is None for y in parts): raise ValueError(f"{detector.name} learns classes: it needs jets with labels 0 to {self.classes - 1}, and these have none.")
+        if any(y is None for y in parts):
+            raise ValueError(
+                f"{detector.name} learns classes: it needs jets with labels 0 to {self.classes - 1}, and these have none."
+            )
         y = torch.cat([torch.from_numpy(y) for y in parts])
-        if y.min() < 0 or y.max() >= self.classes: raise ValueError(f"Labels from {y.min()} to {y.max()}; expected 0 to {self.classes - 1}. The option classes says how many there are.")
+        if y.min() < 0 or y.max() >= self.classes:
+            raise ValueError(
+                f"Labels from {y.min()} to {y.max()}; expected 0 to {self.classes - 1}. The option classes says how many there are."
+            )
         return (y,)
 
     def forward(self, detector, per_jet, columns, step):
         f, y = per_jet["logits"], columns[0]
-        if not self.one_vs_all: return cross_entropy(f, y)
+        if not self.one_vs_all:
+            return cross_entropy(f, y)
         return binary_cross_entropy_with_logits(f, one_hot(y, self.classes).to(f)) * self.classes
 
 # %% ../../nbs/detect/ebm_clf.ipynb #c011
 EBM = detector_class("ebm")
 
+
 @dataclass
 class EBMCLFConfig(EBM.Config):
-    classes: int = 3         # labels are 0 … classes − 1
-    one_vs_all: bool = False # a yes-or-no question per class instead of a softmax over them
-    joint: bool = True       # train the energy, too; otherwise only the classes
+    classes: int = 3  # labels are 0 … classes − 1
+    one_vs_all: bool = False  # a yes-or-no question per class instead of a softmax over them
+    joint: bool = True  # train the energy, too; otherwise only the classes
+
 
 @register("ebm_clf")
 class EBMCLF(EBM):
     "Joint classifier and energy-based model (arXiv:2302.00695, section 3.4): fit it on labelled jets."
+
     Config = EBMCLFConfig
 
-    def network(self): return super().network(self.config.classes)
+    def network(self):
+        return super().network(self.config.classes)
 
     def build(self):
-        if self.config.classes < 2: raise ValueError(f"classes={self.config.classes} must be at least 2.")
+        if self.config.classes < 2:
+            raise ValueError(f"classes={self.config.classes} must be at least 2.")
         super().build()
 
     def fit(self, jets, validation=None, penalties=(), **settings):
@@ -67,24 +82,35 @@ class EBMCLF(EBM):
 
 # %% ../../nbs/detect/ebm_clf.ipynb #c013
 @patch
-def logits(self:EBMCLF, x, mask): return self.net(x, mask).to(x.dtype)
+def logits(self: EBMCLF, x, mask):
+    return self.net(x, mask).to(x.dtype)
+
 
 @patch
-def terms(self:EBMCLF, x, mask, step=Step()):
+def terms(self: EBMCLF, x, mask, step=Step()):
     f = self.logits(x, mask)
-    if self.config.joint: return super(EBMCLF, self).terms(x, mask, step=step) | {"logits": f}
+    if self.config.joint:
+        return super(EBMCLF, self).terms(x, mask, step=step) | {"logits": f}
     return {"loss": 0 * f.sum(1), "energy": self.energy(x, mask), "logits": f}
 
-@patch
-def diagnose(self:EBMCLF, x, mask): return super(EBMCLF, self).diagnose(x, mask) if self.config.joint else {}
 
 @patch
-def class_terms(self:EBMCLF, x, mask):
+def diagnose(self: EBMCLF, x, mask):
+    return super(EBMCLF, self).diagnose(x, mask) if self.config.joint else {}
+
+
+@patch
+def class_terms(self: EBMCLF, x, mask):
     "Logits and probabilities of the classes, each (jets, classes), for `compute`."
     f = self.in_chunks(self.logits, x, mask)
     return {"logits": f, "probabilities": f.sigmoid() if self.config.one_vs_all else f.softmax(1)}
 
+
 @patch
-def score_terms(self:EBMCLF, x, mask):
+def score_terms(self: EBMCLF, x, mask):
     made = self.class_terms(x, mask)
-    return {"energy": self.wall(x, mask) - made["logits"].logsumexp(1), "max_logit": -made["logits"].amax(1), "softmax": 1 - made["probabilities"].amax(1)}
+    return {
+        "energy": self.wall(x, mask) - made["logits"].logsumexp(1),
+        "max_logit": -made["logits"].amax(1),
+        "softmax": 1 - made["probabilities"].amax(1),
+    }

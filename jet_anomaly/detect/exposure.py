@@ -17,22 +17,24 @@ from ..train.schedules import schedule, settled
 
 # %% ../../nbs/detect/exposure.ipynb #c008
 def exposure_loss(
-    inside,        # (jets,) or (jets, dimensions): a term of the loss for background jets
-    outside,       # the same for outliers
-    form="margin", # "margin": relu(inside − outside + margin); "sigmoid": −sigmoid(outside − inside)
-    margin=1.,     # by how much outliers shall have more
-): # scalar
+    inside,  # (jets,) or (jets, dimensions): a term of the loss for background jets
+    outside,  # the same for outliers
+    form="margin",  # "margin": relu(inside − outside + margin); "sigmoid": −sigmoid(outside − inside)
+    margin=1.0,  # by how much outliers shall have more
+):  # scalar
     "What falls when outliers get more of a term than the background does (arXiv:2007.01850, section 5). Raises `ValueError` for an unknown form."
-    if form == "margin": return torch.relu(inside - outside + margin).mean()
-    if form == "sigmoid": return -torch.sigmoid(outside - inside).mean()
+    if form == "margin":
+        return torch.relu(inside - outside + margin).mean()
+    if form == "sigmoid":
+        return -torch.sigmoid(outside - inside).mean()
     raise ValueError(f"form={form!r}; expected 'margin' or 'sigmoid'.")
 
 # %% ../../nbs/detect/exposure.ipynb #c011
 def histogram_weights(
-    target, # (jets,) say masses of the background
-    source, # (outliers,) masses of what shall look like it
-    bins=40,# equally populated bins of the target
-): # (outliers,) mean 1
+    target,  # (jets,) say masses of the background
+    source,  # (outliers,) masses of what shall look like it
+    bins=40,  # equally populated bins of the target
+):  # (outliers,) mean 1
     "Weights that give the source the histogram of the target. Raises `ValueError` when they do not overlap."
     edges = np.unique(np.quantile(target, np.linspace(0, 1, bins + 1)))[1:-1]
     where = np.searchsorted(edges, source)
@@ -41,111 +43,174 @@ def histogram_weights(
     have = np.bincount(where, inside, minlength=len(edges) + 1)
     return _normalised(np.where(inside, wanted[where] / np.maximum(have[where], 1), 0))
 
+
 def boosted_weights(
-    target, # (jets,) or (jets, observables)
-    source, # (outliers,) or (outliers, observables)
-    seed=0, # of the trees
-): # (outliers,) mean 1
+    target,  # (jets,) or (jets, observables)
+    source,  # (outliers,) or (outliers, observables)
+    seed=0,  # of the trees
+):  # (outliers,) mean 1
     "Weights from a gradient-boosted classifier that tells the two apart: its odds are the ratio of densities. No bins, any number of observables."
     from sklearn.ensemble import HistGradientBoostingClassifier
+
     a, b = (np.reshape(v, (len(v), -1)) for v in (target, source))
-    trees = HistGradientBoostingClassifier(max_iter=100, learning_rate=.1, max_leaf_nodes=8, random_state=seed)
-    trees.fit(np.concatenate([a, b]), np.r_[np.ones(len(a)), np.zeros(len(b))], sample_weight=np.r_[np.full(len(a), 1 / len(a)), np.full(len(b), 1 / len(b))])
+    trees = HistGradientBoostingClassifier(
+        max_iter=100, learning_rate=0.1, max_leaf_nodes=8, random_state=seed
+    )
+    trees.fit(
+        np.concatenate([a, b]),
+        np.r_[np.ones(len(a)), np.zeros(len(b))],
+        sample_weight=np.r_[np.full(len(a), 1 / len(a)), np.full(len(b), 1 / len(b))],
+    )
     p = trees.predict_proba(b)[:, 1].clip(1e-6, 1 - 1e-6)
     return _normalised(p / (1 - p))
 
+
 def _normalised(w):
-    if not w.sum() > 0: raise ValueError("No overlap: none of the outliers lies where the background is.")
+    if not w.sum() > 0:
+        raise ValueError("No overlap: none of the outliers lies where the background is.")
     return w * len(w) / w.sum()
 
 # %% ../../nbs/detect/exposure.ipynb #c014
-WEIGHTS = {"none": lambda target, source: np.ones(len(source)), "histogram": histogram_weights, "boosting": boosted_weights}
+WEIGHTS = {
+    "none": lambda target, source: np.ones(len(source)),
+    "histogram": histogram_weights,
+    "boosting": boosted_weights,
+}
 
+# %% ../../nbs/detect/exposure.ipynb #c014s1
 class OutlierExposure(Penalty):
     "λ times how little a term of the loss tells outliers from background (arXiv:1812.04606, 2007.01850)."
-    name = "exposure"
-    draws = 16 # of an outlier for each jet; epochs take turns
 
-    def __init__(self,
-        outliers=None,       # `Jets` or the path of a file of jets; by default pseudo-decays made of the training jets
-        term="loss",         # of the detector's `terms`
-        form="margin",       # see `exposure_loss`
-        margin=1.,           # see `exposure_loss`
-        weight=2.,           # λ
-        ratio=5.,            # training jets per outlier
-        ramp="exposure",     # schedule of λ
-        observable="mass",   # whose spectrum is matched to the background's
-        match="histogram",   # how: "histogram", "boosting", or "none"
-        validation=.2,       # share of the outliers held out
-        seed=0,              # of the draws
+    name = "exposure"
+    draws = 16  # of an outlier for each jet; epochs take turns
+
+    def __init__(
+        self,
+        outliers=None,  # `Jets` or the path of a file of jets; by default pseudo-decays made of the training jets
+        term="loss",  # of the detector's `terms`
+        form="margin",  # see `exposure_loss`
+        margin=1.0,  # see `exposure_loss`
+        weight=2.0,  # λ
+        ratio=5.0,  # training jets per outlier
+        ramp="exposure",  # schedule of λ
+        observable="mass",  # whose spectrum is matched to the background's
+        match="histogram",  # how: "histogram", "boosting", or "none"
+        validation=0.2,  # share of the outliers held out
+        seed=0,  # of the draws
     ):
         super().__init__()
-        if match not in WEIGHTS: raise ValueError(f"match={match!r}; expected one of {sorted(WEIGHTS)}.")
-        if weight < 0 or ratio <= 0 or not 0 < validation < 1: raise ValueError(f"weight={weight}, ratio={ratio}, validation={validation}: expected ≥ 0, > 0, between 0 and 1.")
-        exposure_loss(torch.zeros(1), torch.zeros(1), form); schedule(ramp)
-        self.outliers, self.term, self.form, self.margin, self.weight, self.ratio = outliers, term, form, margin, weight, ratio
-        self.ramp, self.observable, self.match, self.validation, self.seed = ramp, observable, match, validation, seed
+        if match not in WEIGHTS:
+            raise ValueError(f"match={match!r}; expected one of {sorted(WEIGHTS)}.")
+        if weight < 0 or ratio <= 0 or not 0 < validation < 1:
+            raise ValueError(
+                f"weight={weight}, ratio={ratio}, validation={validation}: expected ≥ 0, > 0, between 0 and 1."
+            )
+        exposure_loss(torch.zeros(1), torch.zeros(1), form)
+        schedule(ramp)
+        self.outliers, self.term, self.form, self.margin, self.weight, self.ratio = (
+            outliers,
+            term,
+            form,
+            margin,
+            weight,
+            ratio,
+        )
+        self.ramp, self.observable, self.match, self.validation, self.seed = (
+            ramp,
+            observable,
+            match,
+            validation,
+            seed,
+        )
 
     def extra_repr(self):
         names = "term", "form", "margin", "weight", "ratio", "ramp", "observable", "match", "seed"
-        return ", ".join(f"{n}={getattr(self, n)}" for n in names) + f", outliers={'pseudo-decays' if self.outliers is None else 'given'}"
+        return (
+            ", ".join(f"{n}={getattr(self, n)}" for n in names)
+            + f", outliers={'pseudo-decays' if self.outliers is None else 'given'}"
+        )
 
-    def full_from(self): return settled(self.ramp)
+    def full_from(self):
+        return settled(self.ramp)
 
-    def pool(self, jets): # → outliers for training, outliers for validation
+    def pool(self, jets):  # → outliers for training, outliers for validation
         "The outliers, as many as the ratio asks for, cut in two."
         first = next(iter(blocks(jets, 100_000)))
         n = max(int(sum(map(len, blocks(jets))) / self.ratio), 2)
-        outliers = self.outliers if self.outliers is not None else pseudo_decays(first, n, self.seed)
-        if not hasattr(outliers, "p4"): outliers = next(iter(blocks(outliers, n)))
+        outliers = (
+            self.outliers if self.outliers is not None else pseudo_decays(first, n, self.seed)
+        )
+        if not hasattr(outliers, "p4"):
+            outliers = next(iter(blocks(outliers, n)))
         outliers = outliers[np.random.default_rng(self.seed).permutation(len(outliers))[:n]]
         held = max(int(self.validation * len(outliers)), 1)
-        if len(outliers) < 2: raise ValueError(f"{len(outliers)} outliers: expected at least 2, some to train on and some held out.")
+        if len(outliers) < 2:
+            raise ValueError(
+                f"{len(outliers)} outliers: expected at least 2, some to train on and some held out."
+            )
         return outliers[held:], outliers[:held]
 
     def columns(self, detector, jets, training=True):
         "For each jet the row of an outlier, drawn so that the outliers have the background's spectrum."
-        if training: self.parts = self.pool(jets)
+        if training:
+            self.parts = self.pool(jets)
         outliers = self.parts[0 if training else 1]
-        for i, t in enumerate(detector.columns(outliers)): self.register_buffer(self.part(training, i), t, persistent=False)
+        for i, t in enumerate(detector.columns(outliers)):
+            self.register_buffer(self.part(training, i), t, persistent=False)
         self.width = i + 1
         target, source = observable(jets, self.observable), observable(outliers, self.observable)
         w = WEIGHTS[self.match](target, source)
-        drawn = np.random.default_rng(self.seed + 1).choice(len(w), (len(target), self.draws if training else 1), p=w / w.sum())
+        drawn = np.random.default_rng(self.seed + 1).choice(
+            len(w), (len(target), self.draws if training else 1), p=w / w.sum()
+        )
         return (torch.from_numpy(drawn.astype(np.int32)),)
 
     @staticmethod
-    def part(training, i): return f"{'train' if training else 'valid'}_{i}"
+    def part(training, i):
+        return f"{'train' if training else 'valid'}_{i}"
 
     def forward(self, detector, per_jet, columns, step):
         weight, drawn = self.weight * schedule(self.ramp)(step.epoch), columns[0]
         rows = drawn[:, step.epoch % drawn.shape[1]]
-        outside = detector.terms(*detector.inputs(*(getattr(self, self.part(step.training, i))[rows] for i in range(self.width))), step=step)
-        return weight * exposure_loss(per_jet[self.term], outside[self.term], self.form, self.margin)
+        outside = detector.terms(
+            *detector.inputs(
+                *(getattr(self, self.part(step.training, i))[rows] for i in range(self.width))
+            ),
+            step=step,
+        )
+        return weight * exposure_loss(
+            per_jet[self.term], outside[self.term], self.form, self.margin
+        )
 
 # %% ../../nbs/detect/exposure.ipynb #c016
 VAE = detector_class("vae")
 
+
 @dataclass
 class OEVAEConfig(VAE.Config):
     n_constituents: int = 10  # hardest constituents; 20 in the published model
-    exposed: str = "kl"       # "kl" (KL-OE, dimension by dimension) or "reconstruction" (MSE-OE)
-    form: str = "margin"      # "margin" or "sigmoid"
-    margin: float = 1.        # by how much outliers shall have more
-    oe: float = 2.            # λ
-    ratio: float = 1.         # training jets per outlier; 5 in the published model
-    ramp: str = "exposure"    # schedule of λ
+    exposed: str = "kl"  # "kl" (KL-OE, dimension by dimension) or "reconstruction" (MSE-OE)
+    form: str = "margin"  # "margin" or "sigmoid"
+    margin: float = 1.0  # by how much outliers shall have more
+    oe: float = 2.0  # λ
+    ratio: float = 1.0  # training jets per outlier; 5 in the published model
+    ramp: str = "exposure"  # schedule of λ
     match: str = "histogram"  # of the outliers' mass spectrum to the background's
 
+# %% ../../nbs/detect/exposure.ipynb #c016s1
 @register("oe_vae")
 class OEVAE(VAE):
     "β-VAE with outlier exposure (arXiv:2007.01850)."
+
     Config = OEVAEConfig
-    recipe = dict(epochs=80, batch_size=100, lr=1e-3, schedule="steps_30_60", options=dict(weight_decay=5e-4))
+    recipe = dict(
+        epochs=80, batch_size=100, lr=1e-3, schedule="steps_30_60", options=dict(weight_decay=5e-4)
+    )
 
     def build(self):
         super().build()
-        if self.config.exposed not in ("kl", "reconstruction"): raise ValueError(f"exposed={self.config.exposed!r}; expected 'kl' or 'reconstruction'.")
+        if self.config.exposed not in ("kl", "reconstruction"):
+            raise ValueError(f"exposed={self.config.exposed!r}; expected 'kl' or 'reconstruction'.")
         self.score = "product" if self.config.exposed == "kl" else "reconstruction"
 
     def score_terms(self, x):
@@ -154,5 +219,14 @@ class OEVAE(VAE):
 
     def fit(self, jets, validation=None, outliers=None, penalties=(), **settings):
         c = self.config
-        own = OutlierExposure(outliers, {"kl": "kl_latent"}.get(c.exposed, c.exposed), c.form, c.margin, c.oe, c.ratio, c.ramp, match=c.match)
+        own = OutlierExposure(
+            outliers,
+            {"kl": "kl_latent"}.get(c.exposed, c.exposed),
+            c.form,
+            c.margin,
+            c.oe,
+            c.ratio,
+            c.ramp,
+            match=c.match,
+        )
         return super().fit(jets, validation, penalties=[own, *penalties], **settings)

@@ -18,15 +18,22 @@ from ..train.latent import Variational, VariationalConfig, gaussian
 # %% ../../nbs/detect/lstm_vae.ipynb #c008
 @dataclass
 class LSTMConfig(VariationalConfig):
-    latent: int = 10          # numbers in the bottleneck
-    hidden: tuple = (50, 10)  # state of the encoder's two layers; the decoder's first has that of the encoder's first
+    latent: int = 10  # numbers in the bottleneck
+    hidden: tuple = (
+        50,
+        10,
+    )  # state of the encoder's two layers; the decoder's first has that of the encoder's first
     n_constituents: int = 20  # hardest constituents
     pt_scaling: bool = False  # divide by the jet's transverse momentum first
-    output: str = "linear"    # last layer: "linear", or "lstm" as published, which cannot leave (−1, 1)
+    output: str = (
+        "linear"  # last layer: "linear", or "lstm" as published, which cannot leave (−1, 1)
+    )
 
+# %% ../../nbs/detect/lstm_vae.ipynb #c008s1
 @register("lstm_vae")
 class LSTMVAE(Variational, Detector):
     "Recurrent β-VAE on sequences of scaled four-vectors (arXiv:2007.01850)."
+
     Config, score = LSTMConfig, "loss"
     costly = ("likelihood", "emd")
     small = dict(hidden=(12, 8), latent=4)
@@ -35,14 +42,20 @@ class LSTMVAE(Variational, Detector):
     def build(self):
         self.check()
         c = self.config
-        if c.output not in ("linear", "lstm"): raise ValueError(f"output={c.output!r}; expected 'linear' or 'lstm'.")
-        if min(c.latent, c.n_constituents, *c.hidden) < 1: raise ValueError(f"latent, n_constituents and hidden must be at least 1; got {c}.")
+        if c.output not in ("linear", "lstm"):
+            raise ValueError(f"output={c.output!r}; expected 'linear' or 'lstm'.")
+        if min(c.latent, c.n_constituents, *c.hidden) < 1:
+            raise ValueError(f"latent, n_constituents and hidden must be at least 1; got {c}.")
         self.representation = ScaledFourVectors(c.n_constituents, c.pt_scaling)
         wide, narrow = c.hidden
-        self.read = nn.ModuleList([nn.LSTM(4, wide, batch_first=True), nn.LSTM(wide, narrow, batch_first=True)])
+        self.read = nn.ModuleList(
+            [nn.LSTM(4, wide, batch_first=True), nn.LSTM(wide, narrow, batch_first=True)]
+        )
         self.head = nn.Linear(narrow, 2 * c.latent)
         self.write = nn.LSTM(c.latent, wide, batch_first=True)
-        self.last = nn.Linear(wide, 4) if c.output == "linear" else nn.LSTM(wide, 4, batch_first=True)
+        self.last = (
+            nn.Linear(wide, 4) if c.output == "linear" else nn.LSTM(wide, 4, batch_first=True)
+        )
 
     def posterior(self, x):
         sequence, _ = self.read[0](x.unflatten(1, (-1, 4)))
@@ -54,4 +67,5 @@ class LSTMVAE(Variational, Detector):
         out = self.last(sequence)
         return (out if self.config.output == "linear" else out[0]).flatten(1)
 
-    def emd_score(self, x): return reconstruction_emd(self.representation, x, self.reconstruct(x))
+    def emd_score(self, x):
+        return reconstruction_emd(self.representation, x, self.reconstruct(x))

@@ -17,124 +17,203 @@ from ..represent.images import JetImages
 from ..train.loop import History, Step
 
 # %% ../../nbs/detect/pixels.ipynb #c009
-def _conv(a, b): return [nn.Conv2d(a, b, 3, padding=1), nn.ReLU()]
+def _conv(a, b):
+    return [nn.Conv2d(a, b, 3, padding=1), nn.ReLU()]
+
 
 def published_network(
-    pixels=40,   # per side; a multiple of 4
-    width=128,   # feature maps
-    hidden=32,   # width of the dense layers beside the encoding
-    encoding=12, # numbers in the bottleneck
-): # encoder, decoder
+    pixels=40,  # per side; a multiple of 4
+    width=128,  # feature maps
+    hidden=32,  # width of the dense layers beside the encoding
+    encoding=12,  # numbers in the bottleneck
+):  # encoder, decoder
     "The convolutional autoencoder of arXiv:1808.08992, fig. 3: images (jets, 1, pixels, pixels) to encodings to logits (jets, pixels²)."
     side = pixels // 4
-    encoder = nn.Sequential(*_conv(1, width), nn.MaxPool2d(2), *_conv(width, width), nn.MaxPool2d(2), *_conv(width, width), nn.Flatten(),
-                            nn.Linear(width * side**2, hidden), nn.ReLU(), nn.Linear(hidden, encoding))
-    decoder = nn.Sequential(nn.Linear(encoding, hidden), nn.ReLU(), nn.Linear(hidden, width * side**2), nn.ReLU(), nn.Unflatten(1, (width, side, side)),
-                            *_conv(width, width), nn.Upsample(scale_factor=2), *_conv(width, width), nn.Upsample(scale_factor=2), *_conv(width, 1)[:1], nn.Flatten())
+    encoder = nn.Sequential(
+        *_conv(1, width),
+        nn.MaxPool2d(2),
+        *_conv(width, width),
+        nn.MaxPool2d(2),
+        *_conv(width, width),
+        nn.Flatten(),
+        nn.Linear(width * side**2, hidden),
+        nn.ReLU(),
+        nn.Linear(hidden, encoding),
+    )
+    decoder = nn.Sequential(
+        nn.Linear(encoding, hidden),
+        nn.ReLU(),
+        nn.Linear(hidden, width * side**2),
+        nn.ReLU(),
+        nn.Unflatten(1, (width, side, side)),
+        *_conv(width, width),
+        nn.Upsample(scale_factor=2),
+        *_conv(width, width),
+        nn.Upsample(scale_factor=2),
+        *_conv(width, 1)[:1],
+        nn.Flatten(),
+    )
     return encoder, decoder
 
 # %% ../../nbs/detect/pixels.ipynb #c011
 def patch_network(
-    pixels=40,   # per side; a multiple of 4
-    width=32,    # feature maps
-    hidden=32,   # width of the dense layers beside the encoding
-    encoding=12, # numbers in the bottleneck
-): # encoder, decoder
+    pixels=40,  # per side; a multiple of 4
+    width=32,  # feature maps
+    hidden=32,  # width of the dense layers beside the encoding
+    encoding=12,  # numbers in the bottleneck
+):  # encoder, decoder
     "Patches of 4 × 4 pixels, one convolution over them, two dense layers: the shapes of `published_network`, a hundredth of its arithmetic."
     side = pixels // 4
-    encoder = nn.Sequential(nn.Conv2d(1, width, 4, stride=4), nn.ReLU(), *_conv(width, width), nn.Flatten(),
-                            nn.Linear(width * side**2, hidden), nn.ReLU(), nn.Linear(hidden, encoding))
-    decoder = nn.Sequential(nn.Linear(encoding, hidden), nn.ReLU(), nn.Linear(hidden, width * side**2), nn.ReLU(), nn.Unflatten(1, (width, side, side)),
-                            *_conv(width, width), nn.Conv2d(width, 16, 1), nn.PixelShuffle(4), nn.Flatten())
+    encoder = nn.Sequential(
+        nn.Conv2d(1, width, 4, stride=4),
+        nn.ReLU(),
+        *_conv(width, width),
+        nn.Flatten(),
+        nn.Linear(width * side**2, hidden),
+        nn.ReLU(),
+        nn.Linear(hidden, encoding),
+    )
+    decoder = nn.Sequential(
+        nn.Linear(encoding, hidden),
+        nn.ReLU(),
+        nn.Linear(hidden, width * side**2),
+        nn.ReLU(),
+        nn.Unflatten(1, (width, side, side)),
+        *_conv(width, width),
+        nn.Conv2d(width, 16, 1),
+        nn.PixelShuffle(4),
+        nn.Flatten(),
+    )
     return encoder, decoder
 
-NETWORKS = {"patches": (patch_network, 32), "published": (published_network, 128)}  # and the feature maps they have by default
+
+NETWORKS = {
+    "patches": (patch_network, 32),
+    "published": (published_network, 128),
+}  # and the feature maps they have by default
 
 # %% ../../nbs/detect/pixels.ipynb #c014
 INTENSITIES = "linear", "sqrt"
 
+
 def in_mean_pixels(
-    p,         # (…, pixels): shares that sum to one
-    intensity, # "linear" or "sqrt"
-): # (…, pixels)
+    p,  # (…, pixels): shares that sum to one
+    intensity,  # "linear" or "sqrt"
+):  # (…, pixels)
     "Pixels in units of the mean one, or the square root of that."
     x = p * p.shape[-1]
     return x.clamp(min=0).sqrt() if intensity == "sqrt" else x
 
+
 def _check_intensity(intensity):
-    if intensity not in INTENSITIES: raise ValueError(f"intensity={intensity!r}; expected one of {INTENSITIES}.")
+    if intensity not in INTENSITIES:
+        raise ValueError(f"intensity={intensity!r}; expected one of {INTENSITIES}.")
 
 # %% ../../nbs/detect/pixels.ipynb #c017
 @dataclass
 class ImageConfig:
-    encoding: int = 12          # numbers in the bottleneck
-    network: str = "patches"    # "patches", or "published"
-    width: int | None = None    # feature maps; by default the network's own
-    hidden: int = 32            # width of the dense layers beside the bottleneck
-    intensity: str = "linear"   # "linear", or "sqrt"
-    pixels: int = 40            # per side, a multiple of 4
-    extent: float = 1.          # the picture reaches from −extent to +extent in Δη and Δφ
-    stored: bool = False        # keep the pictures of all training jets; otherwise they are made batch by batch
+    encoding: int = 12  # numbers in the bottleneck
+    network: str = "patches"  # "patches", or "published"
+    width: int | None = None  # feature maps; by default the network's own
+    hidden: int = 32  # width of the dense layers beside the bottleneck
+    intensity: str = "linear"  # "linear", or "sqrt"
+    pixels: int = 40  # per side, a multiple of 4
+    extent: float = 1.0  # the picture reaches from −extent to +extent in Δη and Δφ
+    stored: bool = (
+        False  # keep the pictures of all training jets; otherwise they are made batch by batch
+    )
 
 # %% ../../nbs/detect/pixels.ipynb #c018
 @register("image_ae")
 class ImageAE(Detector):
     "Convolutional autoencoder on jet images with a softmax over pixels (arXiv:1808.08992)."
+
     Config, score = ImageConfig, "reconstruction"
     small = dict(pixels=8, width=4, hidden=8, encoding=2)
     recipe = dict(epochs=20, batch_size=64, lr=1e-3, patience=5)
-    chunk = 256 # jets that go through the network at once when there are no gradients
+    chunk = 256  # jets that go through the network at once when there are no gradients
 
     def build(self):
         c = self.config
         _check_intensity(c.intensity)
-        if c.network not in NETWORKS: raise ValueError(f"network={c.network!r}; expected one of {tuple(NETWORKS)}.")
+        if c.network not in NETWORKS:
+            raise ValueError(f"network={c.network!r}; expected one of {tuple(NETWORKS)}.")
         if min(c.encoding, c.hidden) < 1 or c.pixels < 4 or c.pixels % 4:
-            raise ValueError(f"encoding, hidden ≥ 1 and pixels a multiple of 4 are needed; got {c.encoding}, {c.hidden}, {c.pixels}.")
+            raise ValueError(
+                f"encoding, hidden ≥ 1 and pixels a multiple of 4 are needed; got {c.encoding}, {c.hidden}, {c.pixels}."
+            )
         make, width = NETWORKS[c.network]
         self.stored, self.representation = c.stored, JetImages(c.pixels, c.extent)
-        self.encoder, self.decoder = (part.to(memory_format=torch.channels_last) for part in make(c.pixels, c.width or width, c.hidden, c.encoding))
+        self.encoder, self.decoder = (
+            part.to(memory_format=torch.channels_last)
+            for part in make(c.pixels, c.width or width, c.hidden, c.encoding)
+        )
 
-    def reconstruct(self,
-        image, # (jets, 1, pixels, pixels), shares of pT
-    ): # (jets, pixels²), logarithms of shares
-        x = in_mean_pixels(image.flatten(1), self.config.intensity).view_as(image).contiguous(memory_format=torch.channels_last)
+    def reconstruct(
+        self,
+        image,  # (jets, 1, pixels, pixels), shares of pT
+    ):  # (jets, pixels²), logarithms of shares
+        x = (
+            in_mean_pixels(image.flatten(1), self.config.intensity)
+            .view_as(image)
+            .contiguous(memory_format=torch.channels_last)
+        )
         parts = x.split(len(x) if torch.is_grad_enabled() else self.chunk)
-        return torch.cat([self.decoder(self.encoder(part)).float().log_softmax(1) for part in parts])
+        return torch.cat(
+            [self.decoder(self.encoder(part)).float().log_softmax(1) for part in parts]
+        )
 
     def terms(self, image, step=Step()):
         c, log_p = self.config, self.reconstruct(image)
-        painted = (image[0].numel() * log_p.exp()) if c.intensity == "linear" else image[0].numel()**.5 * (log_p / 2).exp()
+        painted = (
+            (image[0].numel() * log_p.exp())
+            if c.intensity == "linear"
+            else image[0].numel() ** 0.5 * (log_p / 2).exp()
+        )
         return {"loss": (painted - in_mean_pixels(image.flatten(1), c.intensity)).square().mean(1)}
 
-    def score_terms(self, image): return {"reconstruction": self.terms(image)["loss"]}
+    def score_terms(self, image):
+        return {"reconstruction": self.terms(image)["loss"]}
 
-    def picture_terms(self, image): return {"input": image, "output": self.reconstruct(image).exp().view_as(image)}
+    def picture_terms(self, image):
+        return {"input": image, "output": self.reconstruct(image).exp().view_as(image)}
 
 # %% ../../nbs/detect/pixels.ipynb #c027
 @dataclass
 class EnergyConfig:
-    pixels: int = 40   # per side
-    extent: float = 1. # the picture reaches from −extent to +extent in Δη and Δφ
+    pixels: int = 40  # per side
+    extent: float = 1.0  # the picture reaches from −extent to +extent in Δη and Δφ
+
 
 @register("image_energy")
 class ImageEnergy(Detector):
     "Σ p² over pixels: what an image autoencoder that paints nothing would score."
+
     Config, score, stored = EnergyConfig, "energy", False
     small = dict(pixels=8)
-    def build(self): self.representation = JetImages(self.config.pixels, self.config.extent)
-    def learn(self, jets, validation, trainer): return History()
-    def terms(self, image, step=Step()): return {"loss": image.square().sum((1, 2, 3))}
-    def score_terms(self, image): return {"energy": self.terms(image)["loss"]}
+
+    def build(self):
+        self.representation = JetImages(self.config.pixels, self.config.extent)
+
+    def learn(self, jets, validation, trainer):
+        return History()
+
+    def terms(self, image, step=Step()):
+        return {"loss": image.square().sum((1, 2, 3))}
+
+    def score_terms(self, image):
+        return {"energy": self.terms(image)["loss"]}
 
 # %% ../../nbs/detect/pixels.ipynb #c028
 @dataclass
 class MeanImageConfig(EnergyConfig):
-    intensity: str = "linear" # "linear", or "sqrt"
+    intensity: str = "linear"  # "linear", or "sqrt"
+
 
 @register("mean_image")
 class MeanImage(Detector):
     "Mean squared distance to the average background picture: what an image autoencoder that paints only that would score."
+
     Config, score, stored = MeanImageConfig, "distance", False
     small = dict(pixels=8)
 
@@ -143,12 +222,19 @@ class MeanImage(Detector):
         self.representation = JetImages(self.config.pixels, self.config.extent)
         self.register_buffer("mean", torch.zeros(self.config.pixels**2))
 
-    def pixels(self, image): return in_mean_pixels(image.flatten(1), self.config.intensity)
+    def pixels(self, image):
+        return in_mean_pixels(image.flatten(1), self.config.intensity)
 
     def learn(self, jets, validation, trainer):
-        sums = [(self.pixels(*self.inputs(*self.columns(part, self.mean.device))).sum(0), len(part)) for part in blocks(jets, 5000)]
+        sums = [
+            (self.pixels(*self.inputs(*self.columns(part, self.mean.device))).sum(0), len(part))
+            for part in blocks(jets, 5000)
+        ]
         self.mean.copy_(sum(s for s, _ in sums) / sum(n for _, n in sums))
         return History()
 
-    def terms(self, image, step=Step()): return {"loss": (self.pixels(image) - self.mean).square().mean(1)}
-    def score_terms(self, image): return {"distance": self.terms(image)["loss"]}
+    def terms(self, image, step=Step()):
+        return {"loss": (self.pixels(image) - self.mean).square().mean(1)}
+
+    def score_terms(self, image):
+        return {"distance": self.terms(image)["loss"]}

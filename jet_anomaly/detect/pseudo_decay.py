@@ -15,14 +15,32 @@ from torch.nn import functional as F
 
 from .detector import Detector, blocks, register
 from ..jet.decays import pseudo_decays, reassembled
-from ..represent.scale import Representation, RobustScale
 from ..jet.substructure import substructure
+from ..represent.scale import Representation, RobustScale
 from ..train.loop import Step
 
 # %% ../../nbs/detect/pseudo_decay.ipynb #c008
 class Prongs(Representation):
     "Observables of prongs, each on a scale where QCD jets spread evenly: (jets, 16) float32."
-    names = ("mass", "tau1", "tau21", "tau32", "tau43", "tau41", "c2", "d2", "groomed", "z", "delta", "sqrt_d12", "sqrt_d23", "lund5", "lund10", "lund20")
+
+    names = (
+        "mass",
+        "tau1",
+        "tau21",
+        "tau32",
+        "tau43",
+        "tau41",
+        "c2",
+        "d2",
+        "groomed",
+        "z",
+        "delta",
+        "sqrt_d12",
+        "sqrt_d23",
+        "lund5",
+        "lund10",
+        "lund20",
+    )
 
     def __init__(self):
         super().__init__()
@@ -30,78 +48,142 @@ class Prongs(Representation):
 
     def unscaled(self, p4, mask):
         s = substructure(p4, mask)
-        m = s["mass"].clamp(min=.1)
-        def log(x): return (x.clamp(min=0) + 1e-3).log()
-        columns = (m.log(), log(s["tau1"]), s["tau21"], s["tau32"], s["tau43"], log(s["tau4"]) - log(s["tau1"]), log(s["c2"]), log(s["d2"]), log(s["softdrop_mass"] / m),
-                   s["softdrop_z"], s["softdrop_delta"], log(s["sqrt_d12"] / m), log(s["sqrt_d23"] / m), s["lund5"], s["lund10"], s["lund20"])
+        m = s["mass"].clamp(min=0.1)
+
+        def log(x):
+            return (x.clamp(min=0) + 1e-3).log()
+
+        columns = (
+            m.log(),
+            log(s["tau1"]),
+            s["tau21"],
+            s["tau32"],
+            s["tau43"],
+            log(s["tau4"]) - log(s["tau1"]),
+            log(s["c2"]),
+            log(s["d2"]),
+            log(s["softdrop_mass"] / m),
+            s["softdrop_z"],
+            s["softdrop_delta"],
+            log(s["sqrt_d12"] / m),
+            log(s["sqrt_d23"] / m),
+            s["lund5"],
+            s["lund10"],
+            s["lund20"],
+        )
         return torch.stack([c.float() for c in columns], 1)
 
-    def learn(self, x): self.robust.fit(x)
-    def scaled(self, x): return self.robust(x).clamp(-8, 8)
+    def learn(self, x):
+        self.robust.fit(x)
+
+    def scaled(self, x):
+        return self.robust(x).clamp(-8, 8)
 
 # %% ../../nbs/detect/pseudo_decay.ipynb #c011
 def common_spectrum(
-    a, b,      # (jets,) an observable of two classes, positive
-    bins=25,   # in the logarithm
-    most=20.,  # largest weight
-): # weights of each, of mean one
+    a,
+    b,  # (jets,) an observable of two classes, positive
+    bins=25,  # in the logarithm
+    most=20.0,  # largest weight
+):  # weights of each, of mean one
     "Weights that give two classes the same spectrum, between the two."
     edges = np.linspace(*np.quantile(np.log(np.concatenate([a, b])), [0, 1]), bins + 1)
     places = [np.clip(np.searchsorted(edges, np.log(x), "right") - 1, 0, bins - 1) for x in (a, b)]
     p, q = (np.bincount(i, minlength=bins) / len(i) for i in places)
-    with np.errstate(divide="ignore", invalid="ignore"): up = np.nan_to_num(np.sqrt(q / p), posinf=0), np.nan_to_num(np.sqrt(p / q), posinf=0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        up = np.nan_to_num(np.sqrt(q / p), posinf=0), np.nan_to_num(np.sqrt(p / q), posinf=0)
     weights = [np.minimum(u[i], most) for u, i in zip(up, places)]
     return [x / x.mean() for x in weights]
 
 # %% ../../nbs/detect/pseudo_decay.ipynb #c014
 @dataclass
 class PseudoDecayConfig:
-    masses: tuple = (35., 420.)  # GeV, of what decays; the logarithm is drawn evenly
-    counts: tuple = (2, 3, 4)    # prongs, drawn evenly
-    ratio: float = 2.            # jets of each class per training jet
-    hidden: tuple = (64, 64)     # widths of a network
-    networks: int = 3            # whose mean is the score
-    dropout: float = .1
+    masses: tuple = (35.0, 420.0)  # GeV, of what decays; the logarithm is drawn evenly
+    counts: tuple = (2, 3, 4)  # prongs, drawn evenly
+    ratio: float = 2.0  # jets of each class per training jet
+    hidden: tuple = (64, 64)  # widths of a network
+    networks: int = 3  # whose mean is the score
+    dropout: float = 0.1
 
 # %% ../../nbs/detect/pseudo_decay.ipynb #c014s0
 @register("pseudo_decay")
 class PseudoDecay(Detector):
     "A classifier between pseudo-decays and reassembled background jets, trained on background alone."
+
     Config, score = PseudoDecayConfig, "logit"
-    recipe = dict(epochs=30, batch_size=256, lr=2e-3, patience=6, optimizer="adamw", options={"weight_decay": 1e-2})
+    recipe = dict(
+        epochs=30,
+        batch_size=256,
+        lr=2e-3,
+        patience=6,
+        optimizer="adamw",
+        options={"weight_decay": 1e-2},
+    )
     small = dict(hidden=(16,), networks=1)
 
     def build(self):
         c = self.config
-        if not c.counts or not set(c.counts) <= {2, 3, 4}: raise ValueError(f"counts={c.counts}: expected some of 2, 3 and 4.")
-        if not 0 < c.masses[0] < c.masses[1] or c.ratio <= 0 or c.networks < 1: raise ValueError(f"masses={c.masses}, ratio={c.ratio}, networks={c.networks}: expected rising masses, a positive ratio, a network.")
+        if not c.counts or not set(c.counts) <= {2, 3, 4}:
+            raise ValueError(f"counts={c.counts}: expected some of 2, 3 and 4.")
+        if not 0 < c.masses[0] < c.masses[1] or c.ratio <= 0 or c.networks < 1:
+            raise ValueError(
+                f"masses={c.masses}, ratio={c.ratio}, networks={c.networks}: expected rising masses, a positive ratio, a network."
+            )
         self.representation = Prongs()
+
         def one():
             widths = [len(Prongs.names), *c.hidden]
-            return nn.Sequential(*(m for i, o in zip(widths[:-1], widths[1:]) for m in (nn.Linear(i, o), nn.SiLU(), nn.Dropout(c.dropout))), nn.Linear(widths[-1], 1))
+            return nn.Sequential(
+                *(
+                    m
+                    for i, o in zip(widths[:-1], widths[1:])
+                    for m in (nn.Linear(i, o), nn.SiLU(), nn.Dropout(c.dropout))
+                ),
+                nn.Linear(widths[-1], 1),
+            )
+
         self.networks = nn.ModuleList(one() for _ in range(c.networks))
 
-    def logits(self, x): return torch.cat([net(x) for net in self.networks], 1) # (jets, networks)
+    def logits(self, x):
+        return torch.cat([net(x) for net in self.networks], 1)  # (jets, networks)
 
     def terms(self, x, y=None, w=None, step=Step()):
         logits = self.logits(x)
-        if y is None: y, w = torch.zeros_like(logits[:, 0]), torch.ones_like(logits[:, 0])  # jets without a class count as background
-        return {"loss": w * F.binary_cross_entropy_with_logits(logits, y[:, None].expand_as(logits), reduction="none").mean(1)}
+        if y is None:
+            y, w = (
+                torch.zeros_like(logits[:, 0]),
+                torch.ones_like(logits[:, 0]),
+            )  # jets without a class count as background
+        return {
+            "loss": w
+            * F.binary_cross_entropy_with_logits(
+                logits, y[:, None].expand_as(logits), reduction="none"
+            ).mean(1)
+        }
 
-    def score_terms(self, x): return {"logit": self.logits(x).mean(1)}
+    def score_terms(self, x):
+        return {"logit": self.logits(x).mean(1)}
 
-    def classes(self,
-        jets,   # background `Jets`
-        seed=0, # of the pseudo-decays
-    ): # inputs (jets, 16), class (jets,), weight (jets,)
+    def classes(
+        self,
+        jets,  # background `Jets`
+        seed=0,  # of the pseudo-decays
+    ):  # inputs (jets, 16), class (jets,), weight (jets,)
         "Reassembled jets and pseudo-decays, as many of each, weighted to one mass spectrum."
         c, n = self.config, max(int(self.config.ratio * len(jets)), 20)
         parts = reassembled(jets, n, seed), pseudo_decays(jets, n, seed, c.masses, c.counts)
-        w = common_spectrum(*(np.maximum(p.observables["mass"], .1) for p in parts))
+        w = common_spectrum(*(np.maximum(p.observables["mass"], 0.1) for p in parts))
         x = torch.cat([self.representation.transform(p)[0] for p in parts])
-        return x, torch.arange(2.).repeat_interleave(n), torch.from_numpy(np.concatenate(w)).float()
+        return (
+            x,
+            torch.arange(2.0).repeat_interleave(n),
+            torch.from_numpy(np.concatenate(w)).float(),
+        )
 
     def learn(self, jets, validation, trainer):
-        if len(self.penalties): raise ValueError("A classifier takes no penalties: its loss is not the background's.")
+        if len(self.penalties):
+            raise ValueError("A classifier takes no penalties: its loss is not the background's.")
         parts = [next(iter(blocks(j, 100_000))) for j in (jets, validation) if j is not None]
-        return trainer.fit(self, *(self.classes(part, trainer.seed + 1000 * i) for i, part in enumerate(parts)))
+        return trainer.fit(
+            self, *(self.classes(part, trainer.seed + 1000 * i) for i, part in enumerate(parts))
+        )

@@ -10,63 +10,97 @@ from pathlib import Path
 
 import numpy as np
 
-from ..data.arrays import HLVS
-from ..jet.events import leading
 from ..core.files import atomic_hdf5, atomic_path
+from ..data.arrays import HLVS
 from .detector import blocks
-from ..represent.sequences import AlignedSequences
+from ..jet.events import leading
 from ..jet.substructure import substructure
+from ..represent.sequences import AlignedSequences
 
 # %% ../../nbs/detect/tables.ipynb #c006
 def high_level(
-    jets, # `Jets`
-) -> dict: # name → (jets,) float32, in the order of `HLVS`; splitting scales in GeV
+    jets,  # `Jets`
+) -> dict:  # name → (jets,) float32, in the order of `HLVS`; splitting scales in GeV
     "C2, D2, τ1, τ2, τ3, τ21, τ32, τ31, √d12, √d23: as the jets have them, or computed from their constituents."
     have = jets.observables
     if any(name not in have for name in HLVS):
         s = substructure(jets.p4, jets.mask)
-        have = {n: s[n] for n in HLVS if n in s} | {"split12": s["sqrt_d12"], "split23": s["sqrt_d23"]} | have
+        have = (
+            {n: s[n] for n in HLVS if n in s}
+            | {"split12": s["sqrt_d12"], "split23": s["sqrt_d23"]}
+            | have
+        )
         have = {"tau31": have["tau3"] / (have["tau1"] + 1e-30)} | have
     return {n: np.asarray(have[n], np.float32) for n in HLVS}
 
 # %% ../../nbs/detect/tables.ipynb #c009
 def write_processed(
-    path,               # HDF5 file to write
-    jets,               # `Jets`, or the path of a file of jets
+    path,  # HDF5 file to write
+    jets,  # `Jets`, or the path of a file of jets
     n_constituents=20,  # longest sequence
-    jets_per_event=0,   # keep this many leading jets of each event, 0 for all
-) -> int: # jets written
+    jets_per_event=0,  # keep this many leading jets of each event, 0 for all
+) -> int:  # jets written
     "Write Algorithm 1's sequences (arXiv:2105.09274): `constituents` (share of pT, η, φ), `length`, `4vec` (pT, η, φ, mass), `hlvs`, and `event`, `rank`, `labels` where known."
     sequences, at = AlignedSequences(n_constituents), 0
-    if jets_per_event: jets = leading(jets, jets_per_event)
+    if jets_per_event:
+        jets = leading(jets, jets_per_event)
     with atomic_hdf5(path) as file:
         for part in blocks(jets):
             x, mask = sequences.transform(part)
-            o, columns = part.observables, {"constituents": x.numpy(), "length": mask.sum(1).numpy()}
-            columns |= {"4vec": np.stack([o[k] for k in ("pt", "eta", "phi", "mass")], 1), "hlvs": np.stack(list(high_level(part).values()), 1)}
-            columns |= {k: o[k] for k in ("event", "rank") if k in o} | ({} if part.labels is None else {"labels": part.labels})
+            o, columns = (
+                part.observables,
+                {"constituents": x.numpy(), "length": mask.sum(1).numpy()},
+            )
+            columns |= {
+                "4vec": np.stack([o[k] for k in ("pt", "eta", "phi", "mass")], 1),
+                "hlvs": np.stack(list(high_level(part).values()), 1),
+            }
+            columns |= {k: o[k] for k in ("event", "rank") if k in o} | (
+                {} if part.labels is None else {"labels": part.labels}
+            )
             for name, a in columns.items():
-                if at == 0: file.create_dataset(name, data=a, maxshape=(None, *a.shape[1:]), compression="lzf")
-                else: file[name].resize(at + len(part), 0); file[name][at:] = a
+                if at == 0:
+                    file.create_dataset(
+                        name, data=a, maxshape=(None, *a.shape[1:]), compression="lzf"
+                    )
+                else:
+                    file[name].resize(at + len(part), 0)
+                    file[name][at:] = a
             at += len(part)
-        file["hlvs"].attrs["columns"], file["4vec"].attrs["columns"], file["constituents"].attrs["columns"] = HLVS, ("pt", "eta", "phi", "mass"), ("pt share", "eta", "phi")
+        (
+            file["hlvs"].attrs["columns"],
+            file["4vec"].attrs["columns"],
+            file["constituents"].attrs["columns"],
+        ) = HLVS, ("pt", "eta", "phi", "mass"), ("pt share", "eta", "phi")
     return at
 
 # %% ../../nbs/detect/tables.ipynb #c012
 def write_table(
-    path,        # CSV file to write
-    detector,    # a trained `Detector`
-    jets,        # `Jets`, or the path of a file of jets
+    path,  # CSV file to write
+    detector,  # a trained `Detector`
+    jets,  # `Jets`, or the path of a file of jets
     **settings,  # device: see `Detector.scores`
-) -> int: # jets written
+) -> int:  # jets written
     "Write pt, eta, phi, mass, the anomaly score, and ten high-level variables of every jet; `event`, `rank`, `label` where known."
     n = 0
     with atomic_path(path) as temporary, open(temporary, "w") as file:
         for part in blocks(jets):
             o = part.observables
-            columns = {k: o[k] for k in ("event", "rank") if k in o} | ({} if part.labels is None else {"label": part.labels})
-            columns |= {k: o[k] for k in ("pt", "mass", "eta", "phi")} | {"score": detector.anomaly_score(part, **settings)} | high_level(part)
-            if not n: print(*columns, sep=",", file=file)
-            np.savetxt(file, np.stack([np.asarray(c, np.float64) for c in columns.values()], 1), fmt="%.8g", delimiter=",")
+            columns = {k: o[k] for k in ("event", "rank") if k in o} | (
+                {} if part.labels is None else {"label": part.labels}
+            )
+            columns |= (
+                {k: o[k] for k in ("pt", "mass", "eta", "phi")}
+                | {"score": detector.anomaly_score(part, **settings)}
+                | high_level(part)
+            )
+            if not n:
+                print(*columns, sep=",", file=file)
+            np.savetxt(
+                file,
+                np.stack([np.asarray(c, np.float64) for c in columns.values()], 1),
+                fmt="%.8g",
+                delimiter=",",
+            )
             n += len(part)
     return n

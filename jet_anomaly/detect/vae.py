@@ -17,41 +17,55 @@ from ..train.loop import Step
 # %% ../../nbs/detect/vae.ipynb #c008
 @dataclass
 class DenseConfig:
-    latent: int = 10              # numbers in the bottleneck
-    hidden: tuple = (256, 128, 64)# widths of the encoder; the decoder mirrors them
-    n_constituents: int = 20      # hardest constituents
-    pt_scaling: bool = False      # divide by the jet's transverse momentum first
+    latent: int = 10  # numbers in the bottleneck
+    hidden: tuple = (256, 128, 64)  # widths of the encoder; the decoder mirrors them
+    n_constituents: int = 20  # hardest constituents
+    pt_scaling: bool = False  # divide by the jet's transverse momentum first
 
+# %% ../../nbs/detect/vae.ipynb #c008s1
 @register("dense_ae")
 class DenseAE(Detector):
     "Fully connected autoencoder on scaled four-vectors."
+
     Config, score = DenseConfig, "reconstruction"
     small = dict(hidden=(32, 16), latent=4)
     recipe = dict(epochs=50, batch_size=100, lr=1e-3, patience=8)
     costly = ("emd",)
-    heads = 1 # numbers the encoder gives per latent dimension
+    heads = 1  # numbers the encoder gives per latent dimension
 
     def build(self):
         c = self.config
-        if c.latent < 1 or c.n_constituents < 1: raise ValueError(f"latent and n_constituents must be at least 1; got {c.latent}, {c.n_constituents}.")
+        if c.latent < 1 or c.n_constituents < 1:
+            raise ValueError(
+                f"latent and n_constituents must be at least 1; got {c.latent}, {c.n_constituents}."
+            )
         width = 4 * c.n_constituents
         self.representation = ScaledFourVectors(c.n_constituents, c.pt_scaling)
         self.encoder = dense((width, *c.hidden, self.heads * c.latent))
         self.decoder = dense((c.latent, *reversed(c.hidden), width))
 
-    def reconstruct(self, x): return self.decoder(self.encoder(x))
-    def terms(self, x, step=Step()): return {"loss": (self.reconstruct(x) - x).square().mean(1)}
-    def score_terms(self, x): return {"reconstruction": self.terms(x)["loss"]}
-    def emd_score(self, x): return reconstruction_emd(self.representation, x, self.reconstruct(x))
+    def reconstruct(self, x):
+        return self.decoder(self.encoder(x))
+
+    def terms(self, x, step=Step()):
+        return {"loss": (self.reconstruct(x) - x).square().mean(1)}
+
+    def score_terms(self, x):
+        return {"reconstruction": self.terms(x)["loss"]}
+
+    def emd_score(self, x):
+        return reconstruction_emd(self.representation, x, self.reconstruct(x))
 
 # %% ../../nbs/detect/vae.ipynb #c012
 @dataclass
 class VAEConfig(VariationalConfig, DenseConfig):
     "The settings of both."
 
+
 @register("vae")
 class VAE(Variational, DenseAE):
     "β-VAE on scaled four-vectors (arXiv:2007.01850)."
+
     Config, score, heads = VAEConfig, "loss", 2
     costly = ("likelihood", "emd")
 
@@ -59,5 +73,8 @@ class VAE(Variational, DenseAE):
         self.check()
         super().build()
 
-    def posterior(self, x): return gaussian(self.encoder(x))
-    def decode(self, z): return self.decoder(z)
+    def posterior(self, x):
+        return gaussian(self.encoder(x))
+
+    def decode(self, z):
+        return self.decoder(z)

@@ -12,9 +12,9 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from ..jet.events import leading
 from .detector import Detector, observable, register
 from .exposure import OutlierExposure
+from ..jet.events import leading
 from ..represent.sequences import AlignedSequences
 from ..train.loop import Step
 from ..train.native import RecurrentVAE
@@ -22,12 +22,15 @@ from ..train.native import RecurrentVAE
 # %% ../../nbs/detect/vrnn.ipynb #c009
 WEIGHTINGS = "length", "all", "none"
 
+
 class WeighedSequences(AlignedSequences):
     "Algorithm 1's sequences, their masks, and high-level variables; with the weight of every step for every length."
-    def __init__(self,
-        n_constituents=20, # longest sequence
-        weighting="length",# by the mean share of pT at this step in jets "length" by length, in "all" jets, or "none"
-        observables=(),    # names of high-level variables in `jets.observables`
+
+    def __init__(
+        self,
+        n_constituents=20,  # longest sequence
+        weighting="length",  # by the mean share of pT at this step in jets "length" by length, in "all" jets, or "none"
+        observables=(),  # names of high-level variables in `jets.observables`
     ):
         super().__init__(n_constituents)
         self.constant, self.weighting, self.observables = False, weighting, tuple(observables)
@@ -37,10 +40,12 @@ class WeighedSequences(AlignedSequences):
         self.register_buffer("scale", torch.ones(len(self.observables)))
 
     def learn(self, x, mask):
-        if self.weighting == "none": return self.weights.fill_(1)
+        if self.weighting == "none":
+            return self.weights.fill_(1)
         share, length = x[..., 0] * mask, mask.sum(1)
         self.weights.copy_(share.sum(0) / mask.sum(0).clamp(min=1))
-        if self.weighting == "all": return
+        if self.weighting == "all":
+            return
         one = torch.nn.functional.one_hot(length, self.n_constituents + 1).to(share)
         seen = one.sum(0) > 0
         self.weights[seen] = (one.T @ share / one.sum(0)[:, None])[seen]
@@ -48,70 +53,107 @@ class WeighedSequences(AlignedSequences):
 # %% ../../nbs/detect/vrnn.ipynb #c010
 def _high_level(jets, names):
     "Observables as (jets, names) float32."
-    return torch.from_numpy(np.stack([observable(jets, n) for n in names], 1) if names else np.zeros((len(jets), 0), np.float32))
+    return torch.from_numpy(
+        np.stack([observable(jets, n) for n in names], 1)
+        if names
+        else np.zeros((len(jets), 0), np.float32)
+    )
+
 
 class Sequences(WeighedSequences):
     "Weighed sequences made from `Jets`: the high-level variables are not in the four-vectors."
+
     def fit(self, jets, max_jets=100_000):
         super().fit(jets, max_jets)
         if self.observables:
             y = _high_level(jets, self.observables).nan_to_num()
-            self.centre.copy_(y.mean(0)); self.scale.copy_(y.std(0, correction=0).clamp(min=1e-6))
+            self.centre.copy_(y.mean(0))
+            self.scale.copy_(y.std(0, correction=0).clamp(min=1e-6))
         return self
 
     def transform(self, jets, batch_size=10_000, device="cpu"):
-        y = (_high_level(jets, self.observables).to(device).nan_to_num() - self.centre.to(device)) / self.scale.to(device)
+        y = (
+            _high_level(jets, self.observables).to(device).nan_to_num() - self.centre.to(device)
+        ) / self.scale.to(device)
         return (*super().transform(jets, batch_size, device), y)
 
 # %% ../../nbs/detect/vrnn.ipynb #c013
 class PerStep(NamedTuple):
     "The terms of every step, each (jets, steps); KL and error are zero beyond a jet's last constituent."
-    kl: torch.Tensor     # D_t, in nats
+
+    kl: torch.Tensor  # D_t, in nats
     error: torch.Tensor  # mean squared error
-    weight: torch.Tensor # of D_t
+    weight: torch.Tensor  # of D_t
+
 
 @dataclass
 class VRNNConfig:
-    n_constituents: int = 20     # longest sequence; original option -c
-    hidden: int = 16             # width of state and layers; -l
-    latent: int = 2              # numbers drawn per step; -z
-    layers: int = 1              # of the recurrence
-    kl_weight: float = 0.1       # β; -k
-    weighting: str = "length"    # of the KL over steps: mean share of pT by "length", in "all" jets, or "none"
-    jets_per_event: int = 0      # train on this many leading jets of each event, 0 for all; -j
-    observables: tuple = ()      # high-level variables that condition the network
-    condition: tuple = ("encoder", "decoder", "recurrence") # what they condition
-    sample: bool = True          # draw the latent numbers while training; otherwise the posterior's mean
-    draws: int = 0               # scores: mean over this many draws, the same for every jet; 0 for the posterior's mean
-    exposure: float = 0.         # λ: how much the divergence of pseudo-decays shall exceed that of jets; 0 as published
-    margin: float = 0.2          # by how much
+    n_constituents: int = 20  # longest sequence; original option -c
+    hidden: int = 16  # width of state and layers; -l
+    latent: int = 2  # numbers drawn per step; -z
+    layers: int = 1  # of the recurrence
+    kl_weight: float = 0.1  # β; -k
+    weighting: str = (
+        "length"  # of the KL over steps: mean share of pT by "length", in "all" jets, or "none"
+    )
+    jets_per_event: int = 0  # train on this many leading jets of each event, 0 for all; -j
+    observables: tuple = ()  # high-level variables that condition the network
+    condition: tuple = ("encoder", "decoder", "recurrence")  # what they condition
+    sample: bool = True  # draw the latent numbers while training; otherwise the posterior's mean
+    draws: int = (
+        0  # scores: mean over this many draws, the same for every jet; 0 for the posterior's mean
+    )
+    exposure: float = (
+        0.0  # λ: how much the divergence of pseudo-decays shall exceed that of jets; 0 as published
+    )
+    margin: float = 0.2  # by how much
 
 # %% ../../nbs/detect/vrnn.ipynb #c014
 @register("vrnn")
 class VRNN(Detector):
     "Variational recurrent network on sequences of constituents (arXiv:2105.09274)."
+
     Config, score = VRNNConfig, "kl"
-    recipe = dict(epochs=50, batch_size=256, lr=1e-3, clip=10., safe=False)
+    recipe = dict(epochs=50, batch_size=256, lr=1e-3, clip=10.0, safe=False)
 
     def build(self):
         c = self.config
-        if c.weighting not in WEIGHTINGS: raise ValueError(f"weighting={c.weighting!r}; expected one of {WEIGHTINGS}.")
-        if c.n_constituents < 1 or c.kl_weight < 0: raise ValueError(f"n_constituents={c.n_constituents} must be at least 1, kl_weight={c.kl_weight} not negative.")
-        if min(c.draws, c.exposure, c.margin, c.jets_per_event) < 0: raise ValueError(f"draws={c.draws}, exposure={c.exposure}, margin={c.margin}, jets_per_event={c.jets_per_event}: none may be negative.")
+        if c.weighting not in WEIGHTINGS:
+            raise ValueError(f"weighting={c.weighting!r}; expected one of {WEIGHTINGS}.")
+        if c.n_constituents < 1 or c.kl_weight < 0:
+            raise ValueError(
+                f"n_constituents={c.n_constituents} must be at least 1, kl_weight={c.kl_weight} not negative."
+            )
+        if min(c.draws, c.exposure, c.margin, c.jets_per_event) < 0:
+            raise ValueError(
+                f"draws={c.draws}, exposure={c.exposure}, margin={c.margin}, jets_per_event={c.jets_per_event}: none may be negative."
+            )
         self.representation = Sequences(c.n_constituents, c.weighting, c.observables)
-        self.network = RecurrentVAE(3, c.hidden, c.latent, c.layers, len(c.observables), c.condition)
+        self.network = RecurrentVAE(
+            3, c.hidden, c.latent, c.layers, len(c.observables), c.condition
+        )
 
     def fit(self, jets, validation=None, penalties=(), **settings):
         c = self.config
-        if n := c.jets_per_event: jets, validation = leading(jets, n), validation if validation is None else leading(validation, n)
-        own = [OutlierExposure(term="kl", margin=c.margin, weight=c.exposure, ratio=1., ramp="none")] if c.exposure else []
+        if n := c.jets_per_event:
+            jets, validation = (
+                leading(jets, n),
+                validation if validation is None else leading(validation, n),
+            )
+        own = (
+            [OutlierExposure(term="kl", margin=c.margin, weight=c.exposure, ratio=1.0, ramp="none")]
+            if c.exposure
+            else []
+        )
         return super().fit(jets, validation, penalties=[*own, *penalties], **settings)
 
     def noise(self, x):
         "Unit normal numbers for the latent ones, (draws, jets, steps, latent); nothing for the posterior's mean."
         c, (n, steps) = self.config, x.shape[:2]
-        if self.training: return torch.randn(1, n, steps, c.latent, device=x.device) if c.sample else [None]
-        if not c.draws: return [None]
+        if self.training:
+            return torch.randn(1, n, steps, c.latent, device=x.device) if c.sample else [None]
+        if not c.draws:
+            return [None]
         fixed = torch.randn(c.draws, 1, steps, c.latent, generator=torch.Generator().manual_seed(0))
         return fixed.to(x.device).expand(-1, n, -1, -1)
 

@@ -15,19 +15,23 @@ from .metrics import Band, _column, _weights, effective_size, in_kind
 
 # %% ../../nbs/evaluate/calibrate.ipynb #c008
 def fit_tail(
-    excess,   # (jets,) over the threshold, not negative
+    excess,  # (jets,) over the threshold, not negative
     weights,  # (jets,)
-) -> tuple:   # ξ in [0, 0.5] and σ
+) -> tuple:  # ξ in [0, 0.5] and σ
     "Generalised Pareto tail by probability-weighted moments (Hosking and Wallis 1987)."
     order = np.argsort(excess)
     y, w = excess[order], weights[order] / weights.sum()
     above = 1 - (np.cumsum(w) - w / 2)
     a0, a1 = (w * y).sum(), (w * y * above).sum()
-    if a0 <= 2 * a1 or a0 <= 0: return 0., max(a0, 1e-300)
+    if a0 <= 2 * a1 or a0 <= 0:
+        return 0.0, max(a0, 1e-300)
     xi = 2 - a0 / (a0 - 2 * a1)
-    return (xi, 2 * a0 * a1 / (a0 - 2 * a1)) if 0 < xi <= .5 else _clipped(np.clip(xi, 0, .5), a0)
+    return (xi, 2 * a0 * a1 / (a0 - 2 * a1)) if 0 < xi <= 0.5 else _clipped(np.clip(xi, 0, 0.5), a0)
 
-def _clipped(xi, mean): return float(xi), mean * (1 - xi)  # the mean of a generalised Pareto variable is σ / (1 − ξ)
+
+def _clipped(xi, mean):
+    return float(xi), mean * (1 - xi)  # the mean of a generalised Pareto variable is σ / (1 − ξ)
+
 
 def tail(y, xi, sigma):
     "Survival of a generalised Pareto excess; the arguments broadcast."
@@ -35,72 +39,97 @@ def tail(y, xi, sigma):
     return np.where(xi > 1e-9, (1 + safe * y / sigma) ** (-1 / safe), np.exp(-y / sigma))
 
 # %% ../../nbs/evaluate/calibrate.ipynb #c012
-COUNTED, KNOTS, TAIL, REPLICAS = 25, 4096, .02, 200
+COUNTED, KNOTS, TAIL, REPLICAS = 25, 4096, 0.02, 200
 FORMAT = "jet_anomaly score calibration"
+
 
 class Calibration:
     "Score → background efficiency, with uncertainty; `Calibration().fit(scores)` on background that was neither trained nor tested on."
 
-    def fit(self,
-        scores,        # (jets,) of the background
+    def fit(
+        self,
+        scores,  # (jets,) of the background
         weights=None,  # (jets,)
-        seed=0,        # of the bootstrap of the tail
+        seed=0,  # of the bootstrap of the tail
     ):
         "Raises `ValueError` for fewer than 200 effective jets, which hold no tail."
         scores = _column(scores, "scores").astype(np.float64)
         w = _weights(weights, scores, "weights")
         self.jets = effective_size(w)
-        if self.jets < 200: raise ValueError(f"{self.jets:.0f} effective background jets; a calibration needs at least 200, and 100 divided by the efficiency you want to cut at.")
+        if self.jets < 200:
+            raise ValueError(
+                f"{self.jets:.0f} effective background jets; a calibration needs at least 200, and 100 divided by the efficiency you want to cut at."
+            )
         values, where = np.unique(scores, return_inverse=True)
         passing = np.cumsum(np.bincount(where, w)[::-1])[::-1] / w.sum()
         keep = _thin(passing)
-        self.arrays = {"score": values[keep], "efficiency": np.minimum(passing[keep], 1)} | self._fit_tail(scores, w, values, passing, seed)
+        self.arrays = {
+            "score": values[keep],
+            "efficiency": np.minimum(passing[keep], 1),
+        } | self._fit_tail(scores, w, values, passing, seed)
         return self
+
 
 def _thin(passing):
     "Which points to keep: all in the tail, and in the body such that the efficiency moves little from one to the next."
     step = np.floor(passing * KNOTS)
-    return np.flatnonzero((passing < 2 * TAIL) | np.r_[True, np.diff(step) != 0] | np.r_[np.diff(step) != 0, True])
+    return np.flatnonzero(
+        (passing < 2 * TAIL) | np.r_[True, np.diff(step) != 0] | np.r_[np.diff(step) != 0, True]
+    )
 
 # %% ../../nbs/evaluate/calibrate.ipynb #c013
 @patch
-def _fit_tail(self:Calibration, scores, w, values, passing, seed):
+def _fit_tail(self: Calibration, scores, w, values, passing, seed):
     "The fit and its bootstrap; rows of (threshold efficiency, ξ, σ), the first from the sample itself."
     share = max(TAIL, 100 / self.jets)
     above = scores > (u := values[max(np.searchsorted(-passing, -share, "right") - 1, 0)])
-    if above.sum() < 2: above, u = scores >= u, np.nextafter(u, -np.inf)  # most of the tail at one score
+    if above.sum() < 2:
+        above, u = scores >= u, np.nextafter(u, -np.inf)  # most of the tail at one score
     y, wy, rng = scores[above] - u, w[above], np.random.default_rng(seed)
-    def row(times): return (wy * times).sum() / w.sum(), *fit_tail(y, wy * times + 1e-300)
+
+    def row(times):
+        return (wy * times).sum() / w.sum(), *fit_tail(y, wy * times + 1e-300)
+
     drawn = rng.poisson(1, (REPLICAS, len(y)))
     return {"tail": np.array([row(np.ones(len(y))), *map(row, drawn)]), "threshold": np.array([u])}
 
+
 @patch
-def _extrapolate(self:Calibration, scores):
+def _extrapolate(self: Calibration, scores):
     "P(≥ s) from each row of the tail, (1 + replicas, jets)."
     share, xi, sigma = self.arrays["tail"].T[..., None]
     return share * tail(np.maximum(scores - self.arrays["threshold"], 0), xi, sigma)
 
 # %% ../../nbs/evaluate/calibrate.ipynb #c016
 @patch
-def _seam(self:Calibration):
+def _seam(self: Calibration):
     "The score from which on the tail fit is used, and the efficiency there."
     i = np.searchsorted(-self.arrays["efficiency"], -COUNTED / self.jets, "right") - 1
     return self.arrays["score"][i], self.arrays["efficiency"][i]
 
+
 @patch
-def _values(self:Calibration, scores):
+def _values(self: Calibration, scores):
     "P-values, which of them are extrapolated, and the fits there."
-    if not hasattr(self, "arrays"): raise ValueError("This Calibration is not fitted; call fit(scores) with background set aside for it.")
+    if not hasattr(self, "arrays"):
+        raise ValueError(
+            "This Calibration is not fitted; call fit(scores) with background set aside for it."
+        )
     s = _column(scores, "scores").astype(np.float64)
-    p, (seam, at_seam) = _falling_interp(s, self.arrays["score"], self.arrays["efficiency"]), self._seam()
+    p, (seam, at_seam) = (
+        _falling_interp(s, self.arrays["score"], self.arrays["efficiency"]),
+        self._seam(),
+    )
     far = s > seam
     fits = self._extrapolate(s[far])
     p[far] = fits[0] * at_seam / self._extrapolate(np.array([seam]))[0]
     return p, far, fits
 
+
 @patch
 @in_kind
-def p_value(self:Calibration,
+def p_value(
+    self: Calibration,
     scores,  # (jets,)
 ) -> np.ndarray:  # (jets,) between 0 and 1; never zero
     "The fraction of background that scores at least as high. Raises `ValueError` before `fit`."
@@ -109,15 +138,17 @@ def p_value(self:Calibration,
 # %% ../../nbs/evaluate/calibrate.ipynb #c017
 @patch
 @in_kind
-def p_value_band(self:Calibration,
-    scores,       # (jets,)
-    level=.6827,  # of the band
-) -> Band:        # value, low, high, each (jets,)
+def p_value_band(
+    self: Calibration,
+    scores,  # (jets,)
+    level=0.6827,  # of the band
+) -> Band:  # value, low, high, each (jets,)
     "The p-values with the uncertainty of the calibration: binomial where jets are counted, that of the tail fit beyond."
-    (p, far, fits), n, edges = self._values(scores), self.jets, (.5 - level / 2, .5 + level / 2)
-    low, high = (beta.ppf(e, n * p + .5, n * np.maximum(1 - p, 0) + .5) for e in edges)
+    (p, far, fits), n, edges = self._values(scores), self.jets, (0.5 - level / 2, 0.5 + level / 2)
+    low, high = (beta.ppf(e, n * p + 0.5, n * np.maximum(1 - p, 0) + 0.5) for e in edges)
     low[far], high[far] = p[far] * np.quantile(fits[1:], edges, axis=0) / fits[0]
     return Band(*(np.clip(x, 1e-300, 1) for x in (p, np.minimum(low, p), np.maximum(high, p))))
+
 
 def _falling_interp(s, x, y):
     "Linear between the points; a jet exactly at a point gets its value; 1 below all."
@@ -126,12 +157,16 @@ def _falling_interp(s, x, y):
 # %% ../../nbs/evaluate/calibrate.ipynb #c024
 @patch
 @in_kind
-def threshold(self:Calibration,
+def threshold(
+    self: Calibration,
     at,  # background efficiency in (0, 1), a number or an array
 ):
     "The score above which this fraction of background lies; the inverse of `p_value`."
     at = np.asarray(at, np.float64)
-    if not ((0 < at) & (at < 1)).all(): raise ValueError(f"A background efficiency lies between 0 and 1, both excluded; received {at}.")
+    if not ((0 < at) & (at < 1)).all():
+        raise ValueError(
+            f"A background efficiency lies between 0 and 1, both excluded; received {at}."
+        )
     seam, at_seam = self._seam()
     share, xi, sigma = self.arrays["tail"][0]
     left = np.minimum(at / at_seam, 1) * self._extrapolate(np.array([seam]))[0, 0] / share
@@ -141,14 +176,17 @@ def threshold(self:Calibration,
 
 # %% ../../nbs/evaluate/calibrate.ipynb #c026
 @patch
-def save(self:Calibration,
+def save(
+    self: Calibration,
     path,  # a .safetensors file
 ):
     "Write the calibration, all or nothing."
     save_arrays(path, self.arrays, FORMAT, jets=self.jets)
 
+
 @patch(cls_method=True)
-def load(cls:Calibration,
+def load(
+    cls: Calibration,
     path,  # a file written by `save`
 ):
     "Read a calibration. Raises `FileNotFoundError`, or `ValueError` for any other file."

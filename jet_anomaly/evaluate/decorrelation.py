@@ -7,16 +7,13 @@ __all__ = ['WORKING_POINTS', 'FORMAT', 'jensen_shannon', 'passing', 'mass_jsd', 
            'mean_profile', 'conditional_tail', 'MassDecorrelated', 'normal_quantile', 'decorrelate', 'planing_weights']
 
 # %% ../../nbs/evaluate/decorrelation.ipynb #c003
-import json
 from pathlib import Path
 
 import numpy as np
 from fastcore.basics import patch
-from safetensors import safe_open
-from safetensors.numpy import save_file
 from scipy.special import ndtri, xlogy
 
-from ..core.files import atomic_path
+from ..core.files import load_arrays, save_arrays
 from .metrics import _bin, _column, _edges, _weights, in_kind, match_spectrum
 
 # %% ../../nbs/evaluate/decorrelation.ipynb #c011
@@ -31,46 +28,62 @@ def jensen_shannon(
 
 # %% ../../nbs/evaluate/decorrelation.ipynb #c014
 def passing(
-    scores,     # (jets,)
-    at,         # efficiency wanted, in (0, 1]
-    weights,    # (jets,)
+    scores,  # (jets,)
+    at,  # efficiency wanted, in (0, 1]
+    weights,  # (jets,)
 ) -> np.ndarray:
     "The weight with which each jet passes a cut of this efficiency; ties at the threshold share."
-    if not 0 < at <= 1: raise ValueError(f"A working point is an efficiency in (0, 1]; received {at}.")
+    if not 0 < at <= 1:
+        raise ValueError(f"A working point is an efficiency in (0, 1]; received {at}.")
     order = np.argsort(scores)[::-1]
     above = np.cumsum(weights[order])
-    threshold = scores[order[min(np.searchsorted(above, at * above[-1] * (1 - 1e-12)), len(order) - 1)]]
+    threshold = scores[
+        order[min(np.searchsorted(above, at * above[-1] * (1 - 1e-12)), len(order) - 1)]
+    ]
     over, tie = scores > threshold, scores == threshold
-    return weights * (over + tie * np.clip((at * above[-1] - weights[over].sum()) / weights[tie].sum(), 0, 1))
+    return weights * (
+        over + tie * np.clip((at * above[-1] - weights[over].sum()) / weights[tie].sum(), 0, 1)
+    )
 
 # %% ../../nbs/evaluate/decorrelation.ipynb #c016
-WORKING_POINTS = .5, .1, .01
+WORKING_POINTS = 0.5, 0.1, 0.01
+
 
 @in_kind
 def mass_jsd(
-    scores,             # (jets,) of the background
-    mass,               # (jets,) GeV
-    weights=None,       # (jets,)
+    scores,  # (jets,) of the background
+    mass,  # (jets,) GeV
+    weights=None,  # (jets,)
     at=WORKING_POINTS,  # background efficiency, a number or several
-    bins=40,            # equally populated mass bins, or edges in GeV
-):                      # as `at`
+    bins=40,  # equally populated mass bins, or edges in GeV
+):  # as `at`
     "Jensen–Shannon divergence (bits) between the background's mass spectrum before and after a cut."
     scores, mass = _column(scores, "scores"), _column(mass, "mass")
     w = _weights(weights, scores, "weights")
     edges = _edges(mass, bins, weights)
     where = _bin(mass, edges) + 1
-    def spectrum(w): return np.bincount(where, w, len(edges))[1:]
+
+    def spectrum(w):
+        return np.bincount(where, w, len(edges))[1:]
+
     after = np.stack([spectrum(passing(scores, a, w)) for a in np.atleast_1d(at)])
     return jensen_shannon(spectrum(w), after).reshape(np.shape(at))[()]
 
 # %% ../../nbs/evaluate/decorrelation.ipynb #c018
-def jsd_floor(scores, mass, weights=None, at=WORKING_POINTS, bins=40,
-    n=20,   # shuffles
+def jsd_floor(
+    scores,
+    mass,
+    weights=None,
+    at=WORKING_POINTS,
+    bins=40,
+    n=20,  # shuffles
     seed=0,
 ):
     "What `mass_jsd` gives on average for a score without any knowledge of the mass: the noise of the sample."
     rng, scores = np.random.default_rng(seed), np.asarray(scores)
-    return np.mean([mass_jsd(rng.permutation(len(scores)), mass, weights, at, bins) for _ in range(n)], axis=0)[()]
+    return np.mean(
+        [mass_jsd(rng.permutation(len(scores)), mass, weights, at, bins) for _ in range(n)], axis=0
+    )[()]
 
 # %% ../../nbs/evaluate/decorrelation.ipynb #c023
 def _ranks(x, w):
@@ -79,21 +92,24 @@ def _ranks(x, w):
     starts = np.flatnonzero(np.r_[True, np.diff(x[order]) != 0])
     group = np.add.reduceat(w[order], starts)
     out = np.empty(len(x))
-    out[order] = np.repeat(np.cumsum(group) - group / 2, np.diff(np.append(starts, len(x)))) / w.sum()
+    out[order] = (
+        np.repeat(np.cumsum(group) - group / 2, np.diff(np.append(starts, len(x)))) / w.sum()
+    )
     return out
+
 
 @in_kind
 def spearman(
-    x,             # (jets,) say scores
-    y,             # (jets,) say masses in GeV
+    x,  # (jets,) say scores
+    y,  # (jets,) say masses in GeV
     weights=None,  # (jets,)
-) -> float:        # −1 to 1; 0 when one of the two is constant
+) -> float:  # −1 to 1; 0 when one of the two is constant
     "Rank correlation, ties at their mean rank."
     x, y = _column(x, "x"), _column(y, "y")
     w = _weights(weights, x, "weights")
     a, b = (r - np.average(r, weights=w) for r in (_ranks(x, w), _ranks(y, w)))
     norm = np.sqrt((w * a * a).sum() * (w * b * b).sum())
-    return float((w * a * b).sum() / norm) if norm > 0 else 0.
+    return float((w * a * b).sum() / norm) if norm > 0 else 0.0
 
 # %% ../../nbs/evaluate/decorrelation.ipynb #c027
 def _sums_below(rank, values):
@@ -104,17 +120,30 @@ def _sums_below(rank, values):
         one, block = (r >> digit) & 1 == 1, r >> (digit + 1)
         start = np.flatnonzero(np.concatenate([[True], block[1:] != block[:-1]]))
         size = np.diff(np.append(start, n))
-        zeros = np.cumsum(~one)                                              # so far, over all blocks …
-        before = np.repeat(np.concatenate([[0], zeros])[start], size)        # … and up to the block
-        running = np.concatenate([np.zeros((1, values.shape[1])), np.cumsum(values[order[~one]], 0)])
+        zeros = np.cumsum(~one)  # so far, over all blocks …
+        before = np.repeat(np.concatenate([[0], zeros])[start], size)  # … and up to the block
+        running = np.concatenate(
+            [np.zeros((1, values.shape[1])), np.cumsum(values[order[~one]], 0)]
+        )
         out[order[one]] += running[zeros[one]] - running[before[one]]
-        order = _partition(order, one, zeros, before, np.repeat(start, size), np.repeat(np.add.reduceat(~one, start, dtype=np.int64), size))
+        order = _partition(
+            order,
+            one,
+            zeros,
+            before,
+            np.repeat(start, size),
+            np.repeat(np.add.reduceat(~one, start, dtype=np.int64), size),
+        )
     return out
+
 
 def _partition(order, one, zeros, before, start, in_block):
     "Within each block the zeros first, then the ones, both in their order."
-    position = np.where(one, in_block + np.arange(len(one)) + before - zeros, start + zeros - before - 1)
-    out = np.empty_like(order); out[position] = order
+    position = np.where(
+        one, in_block + np.arange(len(one)) + before - zeros, start + zeros - before - 1
+    )
+    out = np.empty_like(order)
+    out[position] = order
     return out
 
 # %% ../../nbs/evaluate/decorrelation.ipynb #c029
@@ -122,17 +151,22 @@ def _distance_sums(x, w):
     "Σ_j w_j |x_i − x_j| for every i, by one sort."
     order = np.argsort(x, kind="stable")
     c, cx = np.cumsum(w[order]), np.cumsum((w * x)[order])
-    out = np.empty(len(x)); out[order] = x[order] * (2 * c - c[-1]) - (2 * cx - cx[-1])
+    out = np.empty(len(x))
+    out[order] = x[order] * (2 * c - c[-1]) - (2 * cx - cx[-1])
     return out
+
 
 def _pair_sum(x, y, w):
     "Σ_ij w_i w_j |x_i − x_j| |y_i − y_j|, see @eq-pairs; x and y centred."
     by_x, by_y = np.argsort(x, kind="stable"), np.argsort(y, kind="stable")
-    rank = np.empty(len(x), np.int64); rank[by_x] = np.arange(len(x))
+    rank = np.empty(len(x), np.int64)
+    rank[by_x] = np.arange(len(x))
     x, y, w, rank = x[by_y], y[by_y], w[by_y], rank[by_y]
     s = _sums_below(rank, np.stack([w, w * x, w * y, w * x * y], 1))
     concordant = (w * (x * y * s[:, 0] - y * s[:, 1] - x * s[:, 2] + s[:, 3])).sum()
-    every = w.sum() * (w * x * y).sum() - (w * x).sum() * (w * y).sum()                    # Σ over j<i without the sign
+    every = (
+        w.sum() * (w * x * y).sum() - (w * x).sum() * (w * y).sum()
+    )  # Σ over j<i without the sign
     return 2 * (2 * concordant - every)
 
 # %% ../../nbs/evaluate/decorrelation.ipynb #c030
@@ -142,21 +176,25 @@ def _distance_covariance(x, y, w):
     pairs = 2 * (w * x * x).sum() - 2 * (w * x).sum() ** 2 if x is y else _pair_sum(x, y, w)
     return pairs + (w * a).sum() * (w * b).sum() - 2 * (w * a * b).sum()
 
+
 @in_kind
 def distance_correlation(
-    x,             # (jets,) say scores
-    y,             # (jets,) say masses in GeV
+    x,  # (jets,) say scores
+    y,  # (jets,) say masses in GeV
     weights=None,  # (jets,)
-) -> float:        # 0 to 1; 0 when one of the two is constant
+) -> float:  # 0 to 1; 0 when one of the two is constant
     "Distance correlation (Székely et al. 2007, the root, V-statistic) in O(n log n) time and O(n) memory, exact."
     x, y = _column(x, "x"), _column(y, "y")
-    if len(x) != len(y): raise ValueError(f"{len(x)} and {len(y)} values; both must belong to the same jets.")
+    if len(x) != len(y):
+        raise ValueError(f"{len(x)} and {len(y)} values; both must belong to the same jets.")
     w = _weights(weights, x, "weights")
     w = w / w.sum()
     x, y = (_standard(v, w) for v in (x, y))
     xx, yy = _distance_covariance(x, x, w), _distance_covariance(y, y, w)
-    if xx <= 0 or yy <= 0: return 0.
+    if xx <= 0 or yy <= 0:
+        return 0.0
     return float(np.sqrt(np.clip(_distance_covariance(x, y, w) / np.sqrt(xx * yy), 0, 1)))
+
 
 def _standard(v, w):
     "Centred and scaled, which the distance correlation does not see and the digits do."
@@ -166,22 +204,28 @@ def _standard(v, w):
 # %% ../../nbs/evaluate/decorrelation.ipynb #c036
 @in_kind
 def mean_profile(
-    x,             # (jets,) say scores
-    y,             # (jets,) say masses in GeV
+    x,  # (jets,) say scores
+    y,  # (jets,) say masses in GeV
     weights=None,  # (jets,)
-    bins=20,       # equally populated bins of x, or edges
-):                 # centre of x, mean of y and its standard error, each (bins,); empty bins are left out
+    bins=20,  # equally populated bins of x, or edges
+):  # centre of x, mean of y and its standard error, each (bins,); empty bins are left out
     "Mean of y in bins of x."
     x, y = _column(x, "x"), _column(y, "y")
     w = _weights(weights, x, "weights")
     edges = _edges(x, bins, weights)
     i, n = _bin(x, edges) + 1, len(edges)
-    def total(v): return np.bincount(i, v, n)[1:]
+
+    def total(v):
+        return np.bincount(i, v, n)[1:]
+
     sums, keep = total(w), total(w) > 0
-    def mean(v): return (total(w * v)[keep] / sums[keep])
+
+    def mean(v):
+        return total(w * v)[keep] / sums[keep]
+
     centre, middle = mean(x), mean(y)
     shift = y - np.append(np.where(keep, total(w * y) / np.where(keep, sums, 1), 0), 0)[i - 1]
-    return centre, middle, np.sqrt(total(w ** 2 * shift ** 2)[keep]) / sums[keep]
+    return centre, middle, np.sqrt(total(w**2 * shift**2)[keep]) / sums[keep]
 
 # %% ../../nbs/evaluate/decorrelation.ipynb #c040
 def _bisect(rows, row, s, right):
@@ -196,31 +240,39 @@ def _bisect(rows, row, s, right):
 
 # %% ../../nbs/evaluate/decorrelation.ipynb #c041
 def conditional_tail(
-    s,           # (jets,) scores
-    row,         # (jets,) which row of neighbours each is compared with
+    s,  # (jets,) scores
+    row,  # (jets,) which row of neighbours each is compared with
     neighbours,  # (rows, k) scores of background jets, each row rising
-    weights,     # (rows, k) theirs, each row with a positive sum
-) -> np.ndarray: # (jets,) between 0 and 1
+    weights,  # (rows, k) theirs, each row with a positive sum
+) -> np.ndarray:  # (jets,) between 0 and 1
     "P(score ≥ s) in a row: mid-ranks, linear between neighbours, exponential beyond the last of them."
     k = neighbours.shape[1]
     below = np.cumsum(weights, 1) / weights.sum(1, keepdims=True)
     half = weights / weights.sum(1, keepdims=True) / 2
-    def up_to(i): return np.where(i > 0, below[row, np.maximum(i, 1) - 1], 0)
+
+    def up_to(i):
+        return np.where(i > 0, below[row, np.maximum(i, 1) - 1], 0)
+
     left, right = (_bisect(neighbours, row, s, side) for side in (False, True))
     tied = 1 - (up_to(left) + up_to(right)) / 2
-    i = np.clip(left, 1, k - 1)                                              # between neighbours i − 1 and i
+    i = np.clip(left, 1, k - 1)  # between neighbours i − 1 and i
     low, high = neighbours[row, i - 1], neighbours[row, i]
     part = np.clip((s - low) / np.where(high > low, high - low, 1), 0, 1)
     between = 1 - below[row, i - 1] + (1 - part) * half[row, i - 1] - part * half[row, i]
     p = np.where(left < right, tied, between)
     for beyond, sign, edge in (left == k, 1, k - 1), (right == 0, -1, 0):
-        excess = sign * (s[beyond] - neighbours[row[beyond], edge]) / _tail_scale(sign * neighbours[:, ::sign])[row[beyond]]
+        excess = (
+            sign
+            * (s[beyond] - neighbours[row[beyond], edge])
+            / _tail_scale(sign * neighbours[:, ::sign])[row[beyond]]
+        )
         p[beyond] = (sign < 0) + sign * half[row[beyond], edge] * np.exp(-excess)
     return p
 
+
 def _tail_scale(rows):
     "Mean excess over the upper tenth of each rising row; a score of few values may tie there, and then its spread must do."
-    top = rows[:, min(rows.shape[1] * 9 // 10, rows.shape[1] - 2):]
+    top = rows[:, min(rows.shape[1] * 9 // 10, rows.shape[1] - 2) :]
     excess = (top - top[:, :1]).mean(1)
     return np.where(excess > 0, excess, rows.std(1) + 1e-300)
 
@@ -231,88 +283,137 @@ class MassDecorrelated:
     Fit on background set aside for this, neither trained nor tested on. `leak` adds that many times the quantile of the
     mass itself: a small, chosen correlation.
     """
-    def __init__(self,
+
+    def __init__(
+        self,
         neighbours=600,  # background jets of similar mass to rank among
-        leak=0.,         # α in z + α z(mass)
+        leak=0.0,  # α in z + α z(mass)
     ):
-        if neighbours < 20: raise ValueError(f"{neighbours} neighbours cannot hold a tail; take 20 or more.")
+        if neighbours < 20:
+            raise ValueError(f"{neighbours} neighbours cannot hold a tail; take 20 or more.")
         self.neighbours, self.leak = int(neighbours), float(leak)
 
-    def fit(self,
-        scores,        # (jets,) of the background
-        mass,          # (jets,) GeV
+    def fit(
+        self,
+        scores,  # (jets,) of the background
+        mass,  # (jets,) GeV
         weights=None,  # (jets,)
     ):
         "Keep the background's scores in order of mass. Raises `ValueError` for fewer jets than neighbours."
         scores, mass = _column(scores, "scores"), _column(mass, "mass")
         w = _weights(weights, scores, "weights")
-        if len(scores) != len(mass): raise ValueError(f"{len(scores)} scores and {len(mass)} masses; both must belong to the same jets.")
-        if len(scores) < self.neighbours: raise ValueError(f"{len(scores)} background jets for {self.neighbours} neighbours; give more jets or ask for fewer neighbours.")
+        if len(scores) != len(mass):
+            raise ValueError(
+                f"{len(scores)} scores and {len(mass)} masses; both must belong to the same jets."
+            )
+        if len(scores) < self.neighbours:
+            raise ValueError(
+                f"{len(scores)} background jets for {self.neighbours} neighbours; give more jets or ask for fewer neighbours."
+            )
         order = np.argsort(mass, kind="stable")
-        self.mass, self.scores, self.weights = (a[order].astype(np.float64) for a in (mass, scores, w))
+        self.mass, self.scores, self.weights = (
+            a[order].astype(np.float64) for a in (mass, scores, w)
+        )
         return self
 
 # %% ../../nbs/evaluate/decorrelation.ipynb #c045
 def normal_quantile(
-    s,         # (jets,) scores
-    reference, # (reference jets,) scores of the background
-    weights,   # (reference jets,)
+    s,  # (jets,) scores
+    reference,  # (reference jets,) scores of the background
+    weights,  # (reference jets,)
 ) -> np.ndarray:
     "The scores on a scale on which the background is a unit Gaussian; linear beyond its ends, so no order is lost."
     values, where = np.unique(reference, return_inverse=True)
     share = np.bincount(where, weights)
     z = ndtri(np.clip((np.cumsum(share) - share / 2) / share.sum(), 1e-12, 1 - 1e-12))
     n = len(z) - 1
-    low, high = _rise(values, z, 0, max(np.searchsorted(z, ndtri(.05)), 1)), _rise(values, z, min(np.searchsorted(z, ndtri(.95)), n - 1), n)
-    return np.interp(s, values, z) + high * np.maximum(s - values[-1], 0) - low * np.maximum(values[0] - s, 0)
+    low, high = (
+        _rise(values, z, 0, max(np.searchsorted(z, ndtri(0.05)), 1)),
+        _rise(values, z, min(np.searchsorted(z, ndtri(0.95)), n - 1), n),
+    )
+    return (
+        np.interp(s, values, z)
+        + high * np.maximum(s - values[-1], 0)
+        - low * np.maximum(values[0] - s, 0)
+    )
 
-def _rise(x, y, i, j): return (y[min(j, len(x) - 1)] - y[max(i, 0)]) / (x[min(j, len(x) - 1)] - x[max(i, 0)]) if len(x) > 1 else 1.
+
+def _rise(x, y, i, j):
+    return (
+        (y[min(j, len(x) - 1)] - y[max(i, 0)]) / (x[min(j, len(x) - 1)] - x[max(i, 0)])
+        if len(x) > 1
+        else 1.0
+    )
 
 # %% ../../nbs/evaluate/decorrelation.ipynb #c046
 def _slopes(x, y, w, first, k):
     "Weighted least-squares slope of y against x in each window [first, first + k), and where the line explains all but a thousandth."
-    sums = np.concatenate([np.zeros((1, 6)), np.cumsum(np.stack([w, w * x, w * y, w * x * x, w * x * y, w * y * y], 1), 0)])
+    sums = np.concatenate(
+        [
+            np.zeros((1, 6)),
+            np.cumsum(np.stack([w, w * x, w * y, w * x * x, w * x * y, w * y * y], 1), 0),
+        ]
+    )
     s, sx, sy, sxx, sxy, syy = (sums[first + k] - sums[first]).T
-    xx, xy, yy = s * sxx - sx ** 2, s * sxy - sx * sy, s * syy - sy ** 2
+    xx, xy, yy = s * sxx - sx**2, s * sxy - sx * sy, s * syy - sy**2
     spread = xx > 1e-12 * s * sxx
-    return np.where(spread, xy / np.where(spread, xx, 1), 0), xx * yy - xy ** 2 <= 1e-3 * xx * yy
+    return np.where(spread, xy / np.where(spread, xx, 1), 0), xx * yy - xy**2 <= 1e-3 * xx * yy
 
 # %% ../../nbs/evaluate/decorrelation.ipynb #c048
 @patch
 @in_kind
-def transform(self:MassDecorrelated,
-    scores,    # (jets,)
-    mass,      # (jets,) GeV
-    block=256, # windows at a time, which bounds the memory
+def transform(
+    self: MassDecorrelated,
+    scores,  # (jets,)
+    mass,  # (jets,) GeV
+    block=256,  # windows at a time, which bounds the memory
 ) -> np.ndarray:  # (jets,) normal quantiles; higher is more anomalous
     "The decorrelated score; 0 where the score is the mass and nothing else. Raises `ValueError` before `fit`."
-    if not hasattr(self, "mass"): raise ValueError("This MassDecorrelated is not fitted; call fit(scores, mass) with background set aside for it.")
+    if not hasattr(self, "mass"):
+        raise ValueError(
+            "This MassDecorrelated is not fitted; call fit(scores, mass) with background set aside for it."
+        )
     scores, mass = _column(scores, "scores"), _column(mass, "mass").astype(np.float64)
-    if len(scores) != len(mass): raise ValueError(f"{len(scores)} scores and {len(mass)} masses; both must belong to the same jets.")
-    (y, s), (x, at) = ([normal_quantile(v, known, self.weights) for v in (known, new)] for known, new in ((self.scores, scores), (self.mass, mass)))
+    if len(scores) != len(mass):
+        raise ValueError(
+            f"{len(scores)} scores and {len(mass)} masses; both must belong to the same jets."
+        )
+    (y, s), (x, at) = (
+        [normal_quantile(v, known, self.weights) for v in (known, new)]
+        for known, new in ((self.scores, scores), (self.mass, mass))
+    )
     windows, which = np.unique(self._windows(mass), return_inverse=True)
     slope, nothing_left = _slopes(x, y, self.weights, windows, self.neighbours)
     residual = s - slope[which] * np.clip(at, x[0], x[-1])
     order = np.argsort(which, kind="stable")
-    ends, p = np.searchsorted(which[order], np.arange(0, len(windows) + block, block)), np.empty(len(s))
+    ends, p = (
+        np.searchsorted(which[order], np.arange(0, len(windows) + block, block)),
+        np.empty(len(s)),
+    )
     for i, (a, b) in enumerate(zip(ends[:-1], ends[1:])):
         some = slice(i * block, (i + 1) * block)
-        p[order[a:b]] = self._tail(residual[order[a:b]], which[order[a:b]] - i * block, windows[some], slope[some], x, y)
+        p[order[a:b]] = self._tail(
+            residual[order[a:b]], which[order[a:b]] - i * block, windows[some], slope[some], x, y
+        )
     z = np.where(nothing_left[which], 0, -ndtri(np.clip(p, 1e-300, 1 - 1e-16)))
     return z + self.leak * at if self.leak else z
 
 # %% ../../nbs/evaluate/decorrelation.ipynb #c049
 @patch
-def _windows(self:MassDecorrelated, mass):
+def _windows(self: MassDecorrelated, mass):
     "The first of the neighbours of each mass; windows start at every twentieth of their width."
     step = max(self.neighbours // 20, 1)
     middle = np.searchsorted(self.mass, mass) - self.neighbours // 2
     return np.clip((middle + step // 2) // step * step, 0, len(self.mass) - self.neighbours)
 
+
 @patch
-def _tail(self:MassDecorrelated, residual, row, windows, slope, x, y):
+def _tail(self: MassDecorrelated, residual, row, windows, slope, x, y):
     "Tail probability of the jets of some windows, all scores moved along the local line to mass zero."
-    def window(a): return np.lib.stride_tricks.sliding_window_view(a, self.neighbours)[windows]
+
+    def window(a):
+        return np.lib.stride_tricks.sliding_window_view(a, self.neighbours)[windows]
+
     moved, w = window(y) - slope[:, None] * window(x), window(self.weights)
     order = np.argsort(moved, axis=1)
     moved, w = (np.take_along_axis(a, order, 1) for a in (moved, w))
@@ -321,13 +422,13 @@ def _tail(self:MassDecorrelated, residual, row, windows, slope, x, y):
 # %% ../../nbs/evaluate/decorrelation.ipynb #c059
 @in_kind
 def decorrelate(
-    scores,            # (jets,) of the background
-    mass,              # (jets,) GeV
-    *others,           # scores, mass of each further sample in turn
-    weights=None,      # (jets,) of the background
-    neighbours=600,    # at most half of the half sample
-    leak=0.,           # α of `MassDecorrelated`
-) -> tuple:            # the decorrelated background, then each other sample
+    scores,  # (jets,) of the background
+    mass,  # (jets,) GeV
+    *others,  # scores, mass of each further sample in turn
+    weights=None,  # (jets,) of the background
+    neighbours=600,  # at most half of the half sample
+    leak=0.0,  # α of `MassDecorrelated`
+) -> tuple:  # the decorrelated background, then each other sample
     "Mass-decorrelated scores by cross-fitting between the even and the odd background jets."
     scores, mass = _column(scores, "scores"), _column(mass, "mass")
     w = _weights(weights, scores, "weights")
@@ -335,22 +436,33 @@ def decorrelate(
     halves = [slice(0, None, 2), slice(1, None, 2)]
     even, odd = (MassDecorrelated(k, leak).fit(scores[h], mass[h], w[h]) for h in halves)
     out = np.empty(len(scores))
-    for h, fitted in zip(halves, (odd, even)): out[h] = fitted.transform(scores[h], mass[h])
+    for h, fitted in zip(halves, (odd, even)):
+        out[h] = fitted.transform(scores[h], mass[h])
     pairs = zip(others[::2], others[1::2], strict=True)
     return out, *((even.transform(s, m) + odd.transform(s, m)) / 2 for s, m in pairs)
 
 # %% ../../nbs/evaluate/decorrelation.ipynb #c063
 FORMAT = "jet_anomaly mass decorrelation"
 
+
 @patch
-def save(self:MassDecorrelated,
+def save(
+    self: MassDecorrelated,
     path,  # a .safetensors file
 ):
     "Write the fitted background; all or nothing."
-    save_arrays(path, {k: getattr(self, k) for k in ("mass", "scores", "weights")}, FORMAT, neighbours=self.neighbours, leak=self.leak)
+    save_arrays(
+        path,
+        {k: getattr(self, k) for k in ("mass", "scores", "weights")},
+        FORMAT,
+        neighbours=self.neighbours,
+        leak=self.leak,
+    )
+
 
 @patch(cls_method=True)
-def load(cls:MassDecorrelated,
+def load(
+    cls: MassDecorrelated,
     path,  # a file written by `save`
 ):
     "Read a fitted decorrelation. Raises `FileNotFoundError`, or `ValueError` for any other file."
@@ -362,11 +474,17 @@ def load(cls:MassDecorrelated,
 # %% ../../nbs/evaluate/decorrelation.ipynb #c067
 @in_kind
 def planing_weights(
-    mass,          # (jets,) GeV
-    bins=40,       # number of equal bins over the range of the jets, or edges in GeV
+    mass,  # (jets,) GeV
+    bins=40,  # number of equal bins over the range of the jets, or edges in GeV
     weights=None,  # (jets,) weights the jets have already
-) -> np.ndarray:   # (jets,) weights whose sum is the number of jets; zero outside the edges
+) -> np.ndarray:  # (jets,) weights whose sum is the number of jets; zero outside the edges
     "Weights that make the mass spectrum flat in the bins."
     mass = _column(mass, "mass")
-    edges = np.asarray(bins, np.float64) if np.ndim(bins) else np.linspace(mass.min(), mass.max(), bins + 1)
-    return match_spectrum((edges[1:] + edges[:-1]) / 2, mass, edges, weights_reference=np.diff(edges), weights=weights)
+    edges = (
+        np.asarray(bins, np.float64)
+        if np.ndim(bins)
+        else np.linspace(mass.min(), mass.max(), bins + 1)
+    )
+    return match_spectrum(
+        (edges[1:] + edges[:-1]) / 2, mass, edges, weights_reference=np.diff(edges), weights=weights
+    )

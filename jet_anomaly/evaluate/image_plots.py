@@ -17,98 +17,152 @@ def _table(rows, norms, extent, units):
     "Rows {name: [images]} under the titles of `norms`; one colour bar per kind of picture."
     titles = list(norms)
     with style(**{"axes.grid": False}):
-        fig, axes = plt.subplots(len(rows), len(titles), figsize=(2.2 * len(titles) + 1.2, 2.2 * len(rows) + .5), squeeze=False, sharex=True, sharey=True)
+        fig, axes = plt.subplots(
+            len(rows),
+            len(titles),
+            figsize=(2.2 * len(titles) + 1.2, 2.2 * len(rows) + 0.5),
+            squeeze=False,
+            sharex=True,
+            sharey=True,
+        )
         drawn = {}
         for line, (name, images) in zip(axes, rows.items()):
             for ax, title, image in zip(line, titles, images):
-                drawn[title] = ax.imshow(np.where(image > 0, image, np.nan).T, origin="lower", norm=norms[title], cmap="cividis", extent=extent, interpolation="none")
+                drawn[title] = ax.imshow(
+                    np.where(image > 0, image, np.nan).T,
+                    origin="lower",
+                    norm=norms[title],
+                    cmap="cividis",
+                    extent=extent,
+                    interpolation="none",
+                )
             line[0].set_ylabel(f"{name}\n" + (r"$\phi$ [rad]" if extent else "pixel"))
-        for ax, title in zip(axes[0], titles): ax.set_title(title)
-        for ax in axes[-1]: ax.set_xlabel(r"$\eta$" if extent else "pixel")
-        for title, unit in units.items(): fig.colorbar(drawn[title], ax=axes, label=unit)
+        for ax, title in zip(axes[0], titles):
+            ax.set_title(title)
+        for ax in axes[-1]:
+            ax.set_xlabel(r"$\eta$" if extent else "pixel")
+        for title, unit in units.items():
+            fig.colorbar(drawn[title], ax=axes, label=unit)
     return fig
 
+# %% ../../nbs/evaluate/image_plots.ipynb #c008s1
 def _scale(images):
     "A colour scale for these images."
     top = max(np.max(i) for i in images)
-    if not top > 0: raise ValueError("The images are empty: no pixel is above zero.")
+    if not top > 0:
+        raise ValueError("The images are empty: no pixel is above zero.")
     return LogNorm(top * 1e-5, top)
+
 
 def _pairs(entries):
     "Check and unpack name → (inputs, outputs)."
     pairs = {k: (np.asarray(a), np.asarray(b)) for k, (a, b) in entries.items()}
     for k, (a, b) in pairs.items():
-        if a.ndim != 3 or a.shape != b.shape or not len(a): raise ValueError(f"{k}: inputs {a.shape} and outputs {b.shape}; expected two equal shapes (jets, pixels, pixels).")
+        if a.ndim != 3 or a.shape != b.shape or not len(a):
+            raise ValueError(
+                f"{k}: inputs {a.shape} and outputs {b.shape}; expected two equal shapes (jets, pixels, pixels)."
+            )
     return pairs
 
 # %% ../../nbs/evaluate/image_plots.ipynb #c010
 def average_reconstruction(
-    entries,     # name → (inputs, outputs), each (jets, pixels, pixels), axes η, φ
-    extent=None, # (η low, η high, φ low, φ high)
+    entries,  # name → (inputs, outputs), each (jets, pixels, pixels), axes η, φ
+    extent=None,  # (η low, η high, φ low, φ high)
     unit="share of $p_T$ per pixel",
 ):
     "Per class: the average input, the average output, and the average squared error of a pixel; returns the figure."
-    rows = {k: [a.mean(0), b.mean(0), np.square(a - b).mean(0)] for k, (a, b) in _pairs(entries).items()}
-    shared, error = _scale([i for r in rows.values() for i in r[:2]]), _scale([r[2] for r in rows.values()])
-    return _table(rows, {"input": shared, "output": shared, "squared error": error}, extent, {"output": unit, "squared error": f"({unit})²"})
+    rows = {
+        k: [a.mean(0), b.mean(0), np.square(a - b).mean(0)] for k, (a, b) in _pairs(entries).items()
+    }
+    shared, error = (
+        _scale([i for r in rows.values() for i in r[:2]]),
+        _scale([r[2] for r in rows.values()]),
+    )
+    return _table(
+        rows,
+        {"input": shared, "output": shared, "squared error": error},
+        extent,
+        {"output": unit, "squared error": f"({unit})²"},
+    )
 
 # %% ../../nbs/evaluate/image_plots.ipynb #c013
 def best_and_worst(
-    inputs,      # (jets, pixels, pixels), axes η, φ
-    outputs,     # (jets, pixels, pixels)
-    errors,      # (jets,)
-    n=3,         # of each
-    extent=None, # (η low, η high, φ low, φ high)
+    inputs,  # (jets, pixels, pixels), axes η, φ
+    outputs,  # (jets, pixels, pixels)
+    errors,  # (jets,)
+    n=3,  # of each
+    extent=None,  # (η low, η high, φ low, φ high)
     unit="share of $p_T$ per pixel",
 ):
     "The `n` jets with the smallest error and the `n` with the largest, each above its reconstruction; returns the figure."
-    (a, b), = _pairs({"jets": (inputs, outputs)}).values()
+    ((a, b),) = _pairs({"jets": (inputs, outputs)}).values()
     errors = np.asarray(errors)
-    if errors.shape != a.shape[:1] or 2 * n > len(a): raise ValueError(f"errors {errors.shape}, n={n}: expected one error for each of the {len(a)} jets, and at least 2 n jets.")
+    if errors.shape != a.shape[:1] or 2 * n > len(a):
+        raise ValueError(
+            f"errors {errors.shape}, n={n}: expected one error for each of the {len(a)} jets, and at least 2 n jets."
+        )
     order = np.argsort(errors)
-    chosen = np.r_[order[:n], order[len(order) - n:][::-1]]
-    names = [f"{kind} {i + 1}\n{errors[j]:.3g}" for (kind, i), j in zip([(k, i) for k in ("best", "worst") for i in range(n)], chosen)]
+    chosen = np.r_[order[:n], order[len(order) - n :][::-1]]
+    names = [
+        f"{kind} {i + 1}\n{errors[j]:.3g}"
+        for (kind, i), j in zip([(k, i) for k in ("best", "worst") for i in range(n)], chosen)
+    ]
     norm = _scale([a[chosen], b[chosen]])
-    return _table({"input": a[chosen], "output": b[chosen]}, dict.fromkeys(names, norm), extent, {names[-1]: unit})
+    return _table(
+        {"input": a[chosen], "output": b[chosen]},
+        dict.fromkeys(names, norm),
+        extent,
+        {names[-1]: unit},
+    )
 
 # %% ../../nbs/evaluate/image_plots.ipynb #c017
 @styled
 def error_shapes(
-    samples, # name → errors (jets,), positive, or (errors, weights)
+    samples,  # name → errors (jets,), positive, or (errors, weights)
     label="reconstruction error",
-    bins=50, # of equal width in the logarithm
+    bins=50,  # of equal width in the logarithm
     ax=None,
 ):
     "Histograms of errors in logarithmic bins: the fraction of jets in each."
     given = {k: v if isinstance(v, tuple) else (v, None) for k, v in samples.items()}
     logs = {k: np.log10(np.asarray(v, float)) for k, (v, _) in given.items()}
-    if not all(np.isfinite(v).all() for v in logs.values()): raise ValueError("Errors must be positive and finite to have a logarithm.")
+    if not all(np.isfinite(v).all() for v in logs.values()):
+        raise ValueError("Errors must be positive and finite to have a logarithm.")
     low, high = min(v.min() for v in logs.values()), max(v.max() for v in logs.values())
     edges = np.linspace(low - 1e-6, max(high, low + 1e-3) + 1e-6, bins + 1)
     for name, (_, weights) in given.items():
         counts, _ = np.histogram(logs[name], edges, weights=weights)
         ax.stairs(counts / counts.sum(), 10**edges, label=name)
-    ax.set(xscale="log", xlabel=label, ylabel="fraction of jets per bin", xlim=10**edges[[0, -1]]); ax.legend()
+    ax.set(xscale="log", xlabel=label, ylabel="fraction of jets per bin", xlim=10 ** edges[[0, -1]])
+    ax.legend()
 
 # %% ../../nbs/evaluate/image_plots.ipynb #c020
 def constituent_shapes(
-    classes,     # name → (mask (jets, constituents), {property: (jets, constituents)})
-    labels=None, # property → axis label, with unit
-    columns=3,   # panels side by side
-    bins=60,     # per panel; properties of at most 20 different values are drawn value by value
-    log=True,    # logarithmic y axes
+    classes,  # name → (mask (jets, constituents), {property: (jets, constituents)})
+    labels=None,  # property → axis label, with unit
+    columns=3,  # panels side by side
+    bins=60,  # per panel; properties of at most 20 different values are drawn value by value
+    log=True,  # logarithmic y axes
 ):
     "A histogram of every property of the constituents, class beside class; returns the figure."
     names = list(dict.fromkeys(p for _, properties in classes.values() for p in properties))
-    if not names: raise ValueError("No property to draw.")
+    if not names:
+        raise ValueError("No property to draw.")
     with style(**{"axes.grid": True, "figure.constrained_layout.use": True}):
-        fig, axes = plt.subplots(-(-len(names) // columns), columns, figsize=(3.4 * columns, 2.6 * -(-len(names) // columns)), squeeze=False)
+        fig, axes = plt.subplots(
+            -(-len(names) // columns),
+            columns,
+            figsize=(3.4 * columns, 2.6 * -(-len(names) // columns)),
+            squeeze=False,
+        )
         for ax, name in zip(axes.flat, names):
             values = {k: np.asarray(p[name])[mask] for k, (mask, p) in classes.items() if name in p}
             _panel(ax, values, (labels or {}).get(name, name), bins, log)
-        for ax in axes.flat[len(names):]: ax.set_axis_off()
+        for ax in axes.flat[len(names) :]:
+            ax.set_axis_off()
     return fig
 
+# %% ../../nbs/evaluate/image_plots.ipynb #c020s1
 def _panel(ax, values, label, bins, log):
     kinds = np.unique(np.concatenate([v[:10_000] for v in values.values()]))
     if len(kinds) > 20:
@@ -116,27 +170,49 @@ def _panel(ax, values, label, bins, log):
         ax.set_ylabel(ax.get_ylabel().replace("jets", "constituents"))
         return
     for i, (name, v) in enumerate(values.items()):
-        ax.bar(np.arange(len(kinds)) + .8 * (i / len(values) - .5), [(v == k).mean() for k in kinds], .8 / len(values), label=name)
-    ax.set_xticks(range(len(kinds)), [f"{k:g}" for k in kinds], rotation=60); ax.minorticks_off()
+        ax.bar(
+            np.arange(len(kinds)) + 0.8 * (i / len(values) - 0.5),
+            [(v == k).mean() for k in kinds],
+            0.8 / len(values),
+            label=name,
+        )
+    ax.set_xticks(range(len(kinds)), [f"{k:g}" for k in kinds], rotation=60)
+    ax.minorticks_off()
     least = min(p.get_height() for p in ax.patches if p.get_height() > 0)
-    ax.set(xlabel=label, ylabel="fraction of constituents", **({"yscale": "log", "ylim": (10**np.floor(np.log10(least)), None)} if log else {})); ax.legend()
+    ax.set(
+        xlabel=label,
+        ylabel="fraction of constituents",
+        **({"yscale": "log", "ylim": (10 ** np.floor(np.log10(least)), None)} if log else {}),
+    )
+    ax.legend()
 
 # %% ../../nbs/evaluate/image_plots.ipynb #c023
 @styled
 def scan_curve(
-    values,      # (n,)
-    losses,      # (n, trainings); NaN where one is missing
+    values,  # (n,)
+    losses,  # (n, trainings); NaN where one is missing
     elbow=None,  # one of the values
     label="encoding dimension",
     ax=None,
 ):
     "Loss against the value of an option: every training, their mean, and a band from the lowest to the highest."
     losses = np.asarray(losses, float).reshape(len(values), -1)
-    line, = ax.plot(values, np.nanmean(losses, 1), "-", label=f"mean of {losses.shape[1]} trainings" if losses.shape[1] > 1 else None)
-    ax.fill_between(values, np.nanmin(losses, 1), np.nanmax(losses, 1), color=line.get_color(), alpha=.2, lw=0)
+    (line,) = ax.plot(
+        values,
+        np.nanmean(losses, 1),
+        "-",
+        label=f"mean of {losses.shape[1]} trainings" if losses.shape[1] > 1 else None,
+    )
+    ax.fill_between(
+        values, np.nanmin(losses, 1), np.nanmax(losses, 1), color=line.get_color(), alpha=0.2, lw=0
+    )
     ax.plot(np.repeat(values, losses.shape[1]), losses.ravel(), ".", color=line.get_color(), ms=4)
-    if elbow is not None: ax.axvline(elbow, color="grey", ls=":", label=f"elbow: {elbow:g}")
+    if elbow is not None:
+        ax.axvline(elbow, color="grey", ls=":", label=f"elbow: {elbow:g}")
     ax.set(xlabel=label, ylabel="best validation loss")
     if min(values) > 0 and max(values) >= 8 * min(values):
-        ax.set_xscale("log", base=2); ax.set_xticks(values, [f"{v:g}" for v in values]); ax.minorticks_off()
-    if ax.get_legend_handles_labels()[0]: ax.legend()
+        ax.set_xscale("log", base=2)
+        ax.set_xticks(values, [f"{v:g}" for v in values])
+        ax.minorticks_off()
+    if ax.get_legend_handles_labels()[0]:
+        ax.legend()

@@ -17,50 +17,74 @@ from fastcore.basics import patch
 
 # %% ../../nbs/evaluate/metrics.ipynb #c008
 def by_label(
-    labels,   # (jets,) 0 for background, anything else for signal
+    labels,  # (jets,) 0 for background, anything else for signal
     *arrays,  # each (jets,): scores, weights, masses …
 ):
     "Background and signal of each array in turn: `auc(*by_label(labels, scores))`."
     labels = np.asarray(labels)
     for a in arrays:
-        if len(a) != len(labels): raise ValueError(f"{len(labels)} labels but an array of {len(a)}; all must belong to the same jets.")
+        if len(a) != len(labels):
+            raise ValueError(
+                f"{len(labels)} labels but an array of {len(a)}; all must belong to the same jets."
+            )
     return tuple(a[which] for a in map(np.asarray, arrays) for which in (labels == 0, labels != 0))
 
 # %% ../../nbs/evaluate/metrics.ipynb #c010
-def _numpy(x): return x.detach().cpu().numpy() if hasattr(x, "detach") else x
+def _numpy(x):
+    return x.detach().cpu().numpy() if hasattr(x, "detach") else x
+
 
 def in_kind(function):
     "Let a NumPy function take tensors too; it then answers with tensors on their device. Plain numbers stay plain."
+
     @wraps(function)
     def wrapped(*args, **kwargs):
         tensor = next((a for a in (*args, *kwargs.values()) if hasattr(a, "detach")), None)
         result = function(*map(_numpy, args), **{k: _numpy(v) for k, v in kwargs.items()})
         return result if tensor is None else _tensors(result, tensor)
+
     return wrapped
+
 
 def _tensors(result, like):
     import torch
-    if isinstance(result, np.ndarray): return torch.as_tensor(result.copy(), device=like.device)
-    if isinstance(result, tuple): return getattr(type(result), "_make", tuple)(_tensors(x, like) for x in result)
-    if isinstance(result, Roc): return Roc(*(_tensors(x, like) for x in vars(result).values()))
+
+    if isinstance(result, np.ndarray):
+        return torch.as_tensor(result.copy(), device=like.device)
+    if isinstance(result, tuple):
+        return getattr(type(result), "_make", tuple)(_tensors(x, like) for x in result)
+    if isinstance(result, Roc):
+        return Roc(*(_tensors(x, like) for x in vars(result).values()))
     return result
 
 # %% ../../nbs/evaluate/metrics.ipynb #c012
 def _column(x, what):
     x = np.asarray(_numpy(x))
-    if x.ndim != 1 or not len(x): raise ValueError(f"{what}: expected a non-empty one-dimensional array, one number per jet; received shape {x.shape}.")
-    if x.dtype.kind not in "fiub": raise ValueError(f"{what}: expected numbers, received {x.dtype}.")
-    if (bad := np.isnan(x).sum() if x.dtype.kind == "f" else 0): raise ValueError(f"{what}: {bad} of {len(x)} are NaN. Drop those jets or repair the detector.")
+    if x.ndim != 1 or not len(x):
+        raise ValueError(
+            f"{what}: expected a non-empty one-dimensional array, one number per jet; received shape {x.shape}."
+        )
+    if x.dtype.kind not in "fiub":
+        raise ValueError(f"{what}: expected numbers, received {x.dtype}.")
+    if bad := np.isnan(x).sum() if x.dtype.kind == "f" else 0:
+        raise ValueError(
+            f"{what}: {bad} of {len(x)} are NaN. Drop those jets or repair the detector."
+        )
     return x.astype(np.float64) if x.dtype.kind != "f" or x.dtype.itemsize < 4 else x
+
 
 def _weights(w, x, what):
     "Weights as float64, or ones."
-    if w is None: return np.ones(len(x))
+    if w is None:
+        return np.ones(len(x))
     w = _column(w, what).astype(np.float64)
-    if len(w) != len(x): raise ValueError(f"{what}: {len(w)} weights for {len(x)} jets.")
+    if len(w) != len(x):
+        raise ValueError(f"{what}: {len(w)} weights for {len(x)} jets.")
     if not np.isfinite(w).all() or (w < 0).any() or not w.any():
-        raise ValueError(f"{what}: must be finite, not negative and not all zero; received values from {w.min()} to {w.max()}. "
-                         "Cancel negative generator weights against their neighbours first.")
+        raise ValueError(
+            f"{what}: must be finite, not negative and not all zero; received values from {w.min()} to {w.max()}. "
+            "Cancel negative generator weights against their neighbours first."
+        )
     return w
 
 # %% ../../nbs/evaluate/metrics.ipynb #c014
@@ -77,81 +101,111 @@ def _merge(background, signal):
 # %% ../../nbs/evaluate/metrics.ipynb #c016
 GROUPS = 65_536  # of jets; see the section on error bars
 
+# %% ../../nbs/evaluate/metrics.ipynb #c016s1
 class Sweep:
     "The jets of two classes in falling order of score; `roc()` makes the curve, again and again for resampled jets, from one sort."
-    def __init__(self,
-        background,              # (jets,) scores
-        signal,                  # (jets,) scores
-        weights_background=None, # (jets,) not negative
-        weights_signal=None,     # (jets,) not negative
+
+    def __init__(
+        self,
+        background,  # (jets,) scores
+        signal,  # (jets,) scores
+        weights_background=None,  # (jets,) not negative
+        weights_signal=None,  # (jets,) not negative
     ):
         self.scores = _column(background, "background scores"), _column(signal, "signal scores")
         given = (weights_background, "background weights"), (weights_signal, "signal weights")
-        self.weights = [None if w is None else _weights(w, x, what) for (w, what), x in zip(given, self.scores)]
+        self.weights = [
+            None if w is None else _weights(w, x, what) for (w, what), x in zip(given, self.scores)
+        ]
         self.sizes = tuple(map(len, self.scores))
-        self.effective = tuple(float(n) if w is None else effective_size(w) for n, w in zip(self.sizes, self.weights))
+        self.effective = tuple(
+            float(n) if w is None else effective_size(w) for n, w in zip(self.sizes, self.weights)
+        )
         self.threshold, self.passing = _merge(*map(np.sort, self.scores))
 
     @cached_property
     def _falling(self):
         "For each class the weights in falling order of score, and the groups the jets belong to."
         orders = [np.argsort(x)[::-1] for x in self.scores]
-        return [(1. if w is None else w[o], (o % min(len(o), GROUPS)).astype(np.uint16)) for w, o in zip(self.weights, orders)]
+        return [
+            (1.0 if w is None else w[o], (o % min(len(o), GROUPS)).astype(np.uint16))
+            for w, o in zip(self.weights, orders)
+        ]
 
     @cached_property
     def _thin(self):
         "Every threshold near the top, and evenly spaced ones below."
         n = len(self.threshold)
-        return slice(None) if n <= 2 * GROUPS else np.concatenate([np.arange(GROUPS), np.linspace(GROUPS, n - 1, GROUPS).astype(int)])
+        return (
+            slice(None)
+            if n <= 2 * GROUPS
+            else np.concatenate([np.arange(GROUPS), np.linspace(GROUPS, n - 1, GROUPS).astype(int)])
+        )
 
 # %% ../../nbs/evaluate/metrics.ipynb #c017
 @patch
-def roc(self:Sweep,
-    drawn=(None, None), # of background and signal: how often each group of jets is drawn, see `replicas`
+def roc(
+    self: Sweep,
+    drawn=(
+        None,
+        None,
+    ),  # of background and signal: how often each group of jets is drawn, see `replicas`
 ):
     "The `Roc` of these jets; on a thinner set of thresholds for drawn ones, if there are very many."
     thin = slice(None) if drawn[0] is None else self._thin
-    curve = (np.concatenate([[0.], self._efficiency(c, drawn[c], self.passing[c][thin])]) for c in (0, 1))
+    curve = (
+        np.concatenate([[0.0], self._efficiency(c, drawn[c], self.passing[c][thin])])
+        for c in (0, 1)
+    )
     return Roc(*curve, np.concatenate([[np.inf], self.threshold[thin]]), *self.effective)
 
+
 @patch
-def _efficiency(self:Sweep, c, drawn, passing):
-    if drawn is None and self.weights[c] is None: return passing / self.sizes[c]
+def _efficiency(self: Sweep, c, drawn, passing):
+    if drawn is None and self.weights[c] is None:
+        return passing / self.sizes[c]
     w, group = self._falling[c]
     total = np.cumsum(w if drawn is None else w * drawn[group])
     return total[passing - 1] * (passing > 0) / total[-1]
 
 # %% ../../nbs/evaluate/metrics.ipynb #c018
 def effective_size(
-    weights, # (jets,)
+    weights,  # (jets,)
 ) -> float:
     r"How many unweighted jets carry as much information: $(\sum w)^2 / \sum w^2$."
     w = np.asarray(_numpy(weights), np.float64)
-    return float(w.sum() ** 2 / (w ** 2).sum())
+    return float(w.sum() ** 2 / (w**2).sum())
+
 
 @dataclass(frozen=True, eq=False)
 class Roc:
     "A receiver operating characteristic, thresholds falling; unpacks like scikit-learn's `roc_curve` into three arrays."
-    background: np.ndarray       # (points,) efficiency of the background, from 0 to 1
-    signal: np.ndarray           # (points,) efficiency of the signal, from 0 to 1
-    threshold: np.ndarray        # (points,) jets with at least this score pass; infinite first
-    effective_background: float  # effective number of background jets
-    effective_signal: float      # effective number of signal jets
 
-    def __iter__(self): return iter((self.background, self.signal, self.threshold))
-    def __repr__(self): return f"Roc of {self.effective_background:.0f} background and {self.effective_signal:.0f} signal jets (effective), {len(self.threshold)} points"
+    background: np.ndarray  # (points,) efficiency of the background, from 0 to 1
+    signal: np.ndarray  # (points,) efficiency of the signal, from 0 to 1
+    threshold: np.ndarray  # (points,) jets with at least this score pass; infinite first
+    effective_background: float  # effective number of background jets
+    effective_signal: float  # effective number of signal jets
+
+    def __iter__(self):
+        return iter((self.background, self.signal, self.threshold))
+
+    def __repr__(self):
+        return f"Roc of {self.effective_background:.0f} background and {self.effective_signal:.0f} signal jets (effective), {len(self.threshold)} points"
 
 # %% ../../nbs/evaluate/metrics.ipynb #c019
 @in_kind
 def roc(
-    background,              # (jets,) scores; or a `Roc`, which is returned as it is
-    signal=None,             # (jets,) scores
-    weights_background=None, # (jets,) not negative
-    weights_signal=None,     # (jets,) not negative
+    background,  # (jets,) scores; or a `Roc`, which is returned as it is
+    signal=None,  # (jets,) scores
+    weights_background=None,  # (jets,) not negative
+    weights_signal=None,  # (jets,) not negative
 ) -> Roc:
     "The ROC curve; raises `ValueError` for NaN scores, empty classes, negative weights."
-    if isinstance(background, Roc): return background
-    if signal is None: raise ValueError("Scores of one class only: pass background and signal, or a Roc.")
+    if isinstance(background, Roc):
+        return background
+    if signal is None:
+        raise ValueError("Scores of one class only: pass background and signal, or a Roc.")
     return Sweep(background, signal, weights_background, weights_signal).roc()
 
 # %% ../../nbs/evaluate/metrics.ipynb #c024
@@ -164,22 +218,33 @@ def auc(background, signal=None, weights_background=None, weights_signal=None) -
 def _interpolate(at, x, y, side):
     "y at x = `at` on a rising staircase with vertical pieces; `side` 'left' takes their beginning, 'right' their end."
     at = np.asarray(at, np.float64)
-    if at.size and not (0 <= at.min() and at.max() <= 1): raise ValueError(f"Efficiencies lie between 0 and 1; received {at}.")
+    if at.size and not (0 <= at.min() and at.max() <= 1):
+        raise ValueError(f"Efficiencies lie between 0 and 1; received {at}.")
     j = np.clip(np.searchsorted(x, at, side), 1, len(x) - 1)
     width = x[j] - x[j - 1]
     part = np.clip((at - x[j - 1]) / np.where(width > 0, width, 1), 0, 1)
     return np.where(width > 0, y[j - 1] + part * (y[j] - y[j - 1]), y[j])
 
-def rejection(background, signal=None, weights_background=None, weights_signal=None,
-    at=.3, # signal efficiency, a number or an array
+
+def rejection(
+    background,
+    signal=None,
+    weights_background=None,
+    weights_signal=None,
+    at=0.3,  # signal efficiency, a number or an array
 ):
     "Background rejection 1/ε_B at a signal efficiency; at most the effective number of background jets, then a lower limit."
     c = roc(background, signal, weights_background, weights_signal)
     e = _interpolate(at, _numpy(c.signal), _numpy(c.background), "left")
     return (1 / np.maximum(e, 1 / c.effective_background))[()]
 
-def efficiency_at(background, signal=None, weights_background=None, weights_signal=None,
-    at=1e-2, # background efficiency, a number or an array
+
+def efficiency_at(
+    background,
+    signal=None,
+    weights_background=None,
+    weights_signal=None,
+    at=1e-2,  # background efficiency, a number or an array
 ):
     "Signal efficiency at a background efficiency."
     c = roc(background, signal, weights_background, weights_signal)
@@ -188,28 +253,41 @@ def efficiency_at(background, signal=None, weights_background=None, weights_sign
 # %% ../../nbs/evaluate/metrics.ipynb #c036
 SIC_EVENTS = 10  # effective background jets that must pass for a point of the SIC to count
 
+
 def _sic(background, signal, weights_background, weights_signal, floor):
     c = roc(background, signal, weights_background, weights_signal)
     floor = min(SIC_EVENTS / c.effective_background, 1) if floor is None else floor
-    if not 0 < floor <= 1: raise ValueError(f"The floor is a background efficiency in (0, 1]; received {floor}.")
+    if not 0 < floor <= 1:
+        raise ValueError(f"The floor is a background efficiency in (0, 1]; received {floor}.")
     b, s = _numpy(c.background), _numpy(c.signal)
     keep = b > floor
     b = np.concatenate([[floor], b[keep]])
     s = np.concatenate([[_interpolate(floor, _numpy(c.background), s, "right")], s[keep]])
     return s, s / np.sqrt(b), b
 
+
 @in_kind
-def sic(background, signal=None, weights_background=None, weights_signal=None,
-    floor=None, # smallest background efficiency; by default that of 10 effective background jets
+def sic(
+    background,
+    signal=None,
+    weights_background=None,
+    weights_signal=None,
+    floor=None,  # smallest background efficiency; by default that of 10 effective background jets
 ):
     "Signal efficiency and significance improvement ε_S/√ε_B along the ROC curve, down to the floor."
     return _sic(background, signal, weights_background, weights_signal, floor)[:2]
 
-def max_sic(background, signal=None, weights_background=None, weights_signal=None, floor=None) -> float:
+
+def max_sic(
+    background, signal=None, weights_background=None, weights_signal=None, floor=None
+) -> float:
     "The largest significance improvement above the floor (see `sic`)."
     return float(_sic(background, signal, weights_background, weights_signal, floor)[1].max())
 
-def sic_efficiency(background, signal=None, weights_background=None, weights_signal=None, floor=None) -> float:
+# %% ../../nbs/evaluate/metrics.ipynb #c036s1
+def sic_efficiency(
+    background, signal=None, weights_background=None, weights_signal=None, floor=None
+) -> float:
     "The signal efficiency where the significance improvement is largest."
     s, improvement, _ = _sic(background, signal, weights_background, weights_signal, floor)
     return float(s[improvement.argmax()])
@@ -217,19 +295,22 @@ def sic_efficiency(background, signal=None, weights_background=None, weights_sig
 # %% ../../nbs/evaluate/metrics.ipynb #c040
 class Band(NamedTuple):
     "A value with its lower and upper edge; each a number or an array."
+
     value: float
     low: float
     high: float
 
-    def __str__(self): return f"{self.value:.4g} [{self.low:.4g}, {self.high:.4g}]"
+    def __str__(self):
+        return f"{self.value:.4g} [{self.low:.4g}, {self.high:.4g}]"
+
 
 def band(
-    value,        # the number or array itself
-    replicas,     # (replicas, …) the same from resampled jets
-    level=.6827,  # of the central interval
+    value,  # the number or array itself
+    replicas,  # (replicas, …) the same from resampled jets
+    level=0.6827,  # of the central interval
 ) -> Band:
     "The value and the central interval of its replicas."
-    low, high = np.quantile(replicas, [.5 - level / 2, .5 + level / 2], axis=0)
+    low, high = np.quantile(replicas, [0.5 - level / 2, 0.5 + level / 2], axis=0)
     return Band(*(np.asarray(x, np.float64)[()] for x in (value, low, high)))
 
 # %% ../../nbs/evaluate/metrics.ipynb #c041
@@ -238,55 +319,84 @@ def _drawn(size, rng):
     groups = min(size, GROUPS)
     return np.bincount(rng.integers(groups, size=groups), minlength=groups)
 
+
 def replicas(
-    metric,                  # function of a `Roc` that gives a number or an array: `auc`, `rejection` …
-    background,              # (jets,) scores; or a `Sweep`
-    signal=None,             # (jets,) scores
-    weights_background=None, # (jets,)
-    weights_signal=None,     # (jets,)
-    n=200,                   # replicas
-    seed=0,                  # the same seed draws the same jets, whatever their scores
-    **options,               # passed on to `metric`
-) -> np.ndarray:             # (n, …)
+    metric,  # function of a `Roc` that gives a number or an array: `auc`, `rejection` …
+    background,  # (jets,) scores; or a `Sweep`
+    signal=None,  # (jets,) scores
+    weights_background=None,  # (jets,)
+    weights_signal=None,  # (jets,)
+    n=200,  # replicas
+    seed=0,  # the same seed draws the same jets, whatever their scores
+    **options,  # passed on to `metric`
+) -> np.ndarray:  # (n, …)
     "The metric on `n` bootstrap samples of the jets, made from one sort."
-    sweep = background if isinstance(background, Sweep) else Sweep(background, signal, weights_background, weights_signal)
+    sweep = (
+        background
+        if isinstance(background, Sweep)
+        else Sweep(background, signal, weights_background, weights_signal)
+    )
     rngs = [np.random.default_rng([seed, which]) for which in (0, 1)]
-    return np.array([metric(sweep.roc([_drawn(*x) for x in zip(sweep.sizes, rngs)]), **options) for _ in range(n)])
+    return np.array(
+        [
+            metric(sweep.roc([_drawn(*x) for x in zip(sweep.sizes, rngs)]), **options)
+            for _ in range(n)
+        ]
+    )
 
 # %% ../../nbs/evaluate/metrics.ipynb #c042
-def bootstrap(metric, background, signal=None, weights_background=None, weights_signal=None,
-    n=200,        # replicas
-    seed=0,       # of the draws
-    level=.6827,  # of the band
-    **options,    # passed on to `metric`
+def bootstrap(
+    metric,
+    background,
+    signal=None,
+    weights_background=None,
+    weights_signal=None,
+    n=200,  # replicas
+    seed=0,  # of the draws
+    level=0.6827,  # of the band
+    **options,  # passed on to `metric`
 ) -> Band:
     "A metric with its bootstrap band: `bootstrap(rejection, b, s, at=.3)`."
-    sweep = background if isinstance(background, Sweep) else Sweep(background, signal, weights_background, weights_signal)
-    return band(metric(sweep.roc(), **options), replicas(metric, sweep, n=n, seed=seed, **options), level)
+    sweep = (
+        background
+        if isinstance(background, Sweep)
+        else Sweep(background, signal, weights_background, weights_signal)
+    )
+    return band(
+        metric(sweep.roc(), **options), replicas(metric, sweep, n=n, seed=seed, **options), level
+    )
 
+# %% ../../nbs/evaluate/metrics.ipynb #c042s1
 def paired_bootstrap(
-    metric,                  # function of a `Roc`
-    first,                   # (background scores, signal scores)
-    second,                  # the same of another detector on the same jets
-    weights_background=None, # (jets,)
-    weights_signal=None,     # (jets,)
-    n=200, seed=0, level=.6827, **options,
+    metric,  # function of a `Roc`
+    first,  # (background scores, signal scores)
+    second,  # the same of another detector on the same jets
+    weights_background=None,  # (jets,)
+    weights_signal=None,  # (jets,)
+    n=200,
+    seed=0,
+    level=0.6827,
+    **options,
 ) -> Band:
     "metric(first) − metric(second) on the same jets, with the band of the difference. Raises `ValueError` when the jets cannot be the same."
     sweeps = [Sweep(*scores, weights_background, weights_signal) for scores in (first, second)]
-    if sweeps[0].sizes != sweeps[1].sizes: raise ValueError(f"The two scores are of {sweeps[0].sizes} and {sweeps[1].sizes} jets; a paired comparison needs the same jets.")
+    if sweeps[0].sizes != sweeps[1].sizes:
+        raise ValueError(
+            f"The two scores are of {sweeps[0].sizes} and {sweeps[1].sizes} jets; a paired comparison needs the same jets."
+        )
     values = [metric(s.roc(), **options) for s in sweeps]
     drawn = [replicas(metric, s, n=n, seed=seed, **options) for s in sweeps]
     return band(np.subtract(*values), np.subtract(*drawn), level)
 
 # %% ../../nbs/evaluate/metrics.ipynb #c051
 def seed_band(
-    values,       # (seeds, …) one number or array per training
-    level=.6827,  # of the central interval
+    values,  # (seeds, …) one number or array per training
+    level=0.6827,  # of the central interval
 ) -> Band:
     "The median over seeds and its central interval."
     values = np.asarray(_numpy(values), np.float64)
-    if not len(values): raise ValueError("No values: a seed band needs at least one training.")
+    if not len(values):
+        raise ValueError("No values: a seed band needs at least one training.")
     return band(np.median(values, 0), values, level)
 
 # %% ../../nbs/evaluate/metrics.ipynb #c054
@@ -294,39 +404,58 @@ def _edges(x, bins, weights=None):
     "Bin edges: as given, or a number of bins of equal population."
     if np.ndim(bins):
         edges = np.asarray(bins, np.float64)
-        if len(edges) < 2 or (np.diff(edges) <= 0).any(): raise ValueError(f"Bin edges must rise strictly; received {bins}.")
+        if len(edges) < 2 or (np.diff(edges) <= 0).any():
+            raise ValueError(f"Bin edges must rise strictly; received {bins}.")
         return edges
     edges = np.unique(_quantile(x, np.linspace(0, 1, bins + 1), weights))
     return edges if len(edges) > 1 else np.array([edges[0], np.nextafter(edges[0], np.inf)])
 
+
 def _quantile(x, q, weights=None):
-    if weights is None: return np.quantile(x, q)
+    if weights is None:
+        return np.quantile(x, q)
     order = np.argsort(x)
     c = np.cumsum(weights[order])
-    return np.asarray(x, np.float64)[order[np.searchsorted(c, np.asarray(q) * c[-1], "left").clip(0, len(x) - 1)]]
+    return np.asarray(x, np.float64)[
+        order[np.searchsorted(c, np.asarray(q) * c[-1], "left").clip(0, len(x) - 1)]
+    ]
+
 
 def _bin(x, edges):
     "Index of the bin; −1 outside. The last bin holds its upper edge."
     x = np.asarray(x, np.float64)
     i = np.searchsorted(edges, x, "right") - 1
-    return np.where(x == edges[-1], len(edges) - 2, np.where((i < 0) | (i >= len(edges) - 1), -1, i))
+    return np.where(
+        x == edges[-1], len(edges) - 2, np.where((i < 0) | (i >= len(edges) - 1), -1, i)
+    )
 
 # %% ../../nbs/evaluate/metrics.ipynb #c055
 @in_kind
 def match_spectrum(
-    reference,               # (jets,) the spectrum to follow, say the pT of the background in GeV
-    values,                  # (jets,) the same quantity for the jets to be weighted
-    bins=20,                 # number of equally populated bins of the reference, or edges
+    reference,  # (jets,) the spectrum to follow, say the pT of the background in GeV
+    values,  # (jets,) the same quantity for the jets to be weighted
+    bins=20,  # number of equally populated bins of the reference, or edges
     weights_reference=None,  # (jets,)
-    weights=None,            # (jets,) weights the jets have already
-) -> np.ndarray:             # (jets,) weights whose sum is the number of jets; zero outside the reference
+    weights=None,  # (jets,) weights the jets have already
+) -> np.ndarray:  # (jets,) weights whose sum is the number of jets; zero outside the reference
     "Weights that give `values` the spectrum of `reference`. Raises `ValueError` when the two do not overlap."
     reference, values = _column(reference, "reference"), _column(values, "values")
     edges = _edges(reference, bins)
-    w_ref, w = _weights(weights_reference, reference, "reference weights"), _weights(weights, values, "weights")
-    def histogram(x, w): return np.bincount(_bin(x, edges) + 1, w, len(edges))[1:]
+    w_ref, w = (
+        _weights(weights_reference, reference, "reference weights"),
+        _weights(weights, values, "weights"),
+    )
+
+    def histogram(x, w):
+        return np.bincount(_bin(x, edges) + 1, w, len(edges))[1:]
+
     wanted, have = histogram(reference, w_ref), histogram(values, w)
-    if not (have * wanted).any(): raise ValueError(f"No overlap: the reference spans {edges[0]:.4g} to {edges[-1]:.4g}, the values {values.min():.4g} to {values.max():.4g}.")
-    factor = np.append(np.where(have > 0, wanted / np.where(have > 0, have, 1), 0), 0)  # the last entry serves bin −1
+    if not (have * wanted).any():
+        raise ValueError(
+            f"No overlap: the reference spans {edges[0]:.4g} to {edges[-1]:.4g}, the values {values.min():.4g} to {values.max():.4g}."
+        )
+    factor = np.append(
+        np.where(have > 0, wanted / np.where(have > 0, have, 1), 0), 0
+    )  # the last entry serves bin −1
     w = w * factor[_bin(values, edges)]
     return w * (len(w) / w.sum())

@@ -24,11 +24,31 @@ from .metrics import Roc, Sweep, _weights, rejection, replicas, sic
 PALETTE = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442"
 DASHES = "-", "--", "-.", ":"
 
-SETTINGS = {"axes.prop_cycle": cycler(color=PALETTE) + cycler(linestyle=DASHES * 2), "figure.figsize": (5.2, 3.6), "figure.dpi": 110,
-            "figure.subplot.left": .14, "figure.subplot.right": .97, "figure.subplot.bottom": .14, "figure.subplot.top": .96, "font.size": 10, "axes.grid": True, "grid.alpha": .25, "grid.linewidth": .6,
-            "axes.axisbelow": True, "xtick.direction": "in", "ytick.direction": "in", "xtick.top": True, "ytick.right": True,
-            "xtick.minor.visible": True, "ytick.minor.visible": True, "legend.frameon": False, "legend.fontsize": 9, "lines.linewidth": 1.6}
+SETTINGS = {
+    "axes.prop_cycle": cycler(color=PALETTE) + cycler(linestyle=DASHES * 2),
+    "figure.figsize": (5.2, 3.6),
+    "figure.dpi": 110,
+    "figure.subplot.left": 0.14,
+    "figure.subplot.right": 0.97,
+    "figure.subplot.bottom": 0.14,
+    "figure.subplot.top": 0.96,
+    "font.size": 10,
+    "axes.grid": True,
+    "grid.alpha": 0.25,
+    "grid.linewidth": 0.6,
+    "axes.axisbelow": True,
+    "xtick.direction": "in",
+    "ytick.direction": "in",
+    "xtick.top": True,
+    "ytick.right": True,
+    "xtick.minor.visible": True,
+    "ytick.minor.visible": True,
+    "legend.frameon": False,
+    "legend.fontsize": 9,
+    "lines.linewidth": 1.6,
+}
 
+# %% ../../nbs/evaluate/plots.ipynb #c008s1
 @contextmanager
 def style(
     **settings,  # further matplotlib settings
@@ -37,49 +57,69 @@ def style(
     with plt.rc_context(SETTINGS | settings):
         yield
         interactive = plt.isinteractive()
-    if interactive: plt.ion()  # the first figure of a session loads the backend, whose choice the context would undo
+    if interactive:
+        plt.ion()  # the first figure of a session loads the backend, whose choice the context would undo
+
 
 def styled(draw):
     "Run a drawing function in the house style; it makes its axes when none are given, and returns them."
+
     @wraps(draw)
     def wrapped(*args, ax=None, **kwargs):
         with style():
             ax = plt.subplots()[1] if ax is None else ax
             draw(*args, ax=ax, **kwargs)
         return ax
+
     return wrapped
 
 # %% ../../nbs/evaluate/plots.ipynb #c011
-LABELS = {"mass": "jet mass [GeV]", "pt": "jet $p_T$ [GeV]", "eta": r"jet $\eta$", "phi": r"jet $\phi$ [rad]", "n_constituents": "constituents per jet",
-          "softdrop_mass": "soft-drop mass [GeV]", "d2": "$D_2$", "mjj": "$m_{jj}$ [GeV]"}
+LABELS = {
+    "mass": "jet mass [GeV]",
+    "pt": "jet $p_T$ [GeV]",
+    "eta": r"jet $\eta$",
+    "phi": r"jet $\phi$ [rad]",
+    "n_constituents": "constituents per jet",
+    "softdrop_mass": "soft-drop mass [GeV]",
+    "d2": "$D_2$",
+    "mjj": "$m_{jj}$ [GeV]",
+}
+
 
 def axis_label(
     name,  # of an observable: "mass", "tau32", "-tau21" …
 ) -> str:
     "How an observable is written on an axis, with its unit."
-    if name.startswith("-"): return "$-$" + axis_label(name[1:])
-    if name.startswith("tau") and name[3:].isdigit(): return rf"$\tau_{{{name[3:]}}}$"
+    if name.startswith("-"):
+        return "$-$" + axis_label(name[1:])
+    if name.startswith("tau") and name[3:].isdigit():
+        return rf"$\tau_{{{name[3:]}}}$"
     return LABELS.get(name, name)
 
 # %% ../../nbs/evaluate/plots.ipynb #c015
 def _curve_and_band(entry, metric, n, seed):
     "The curve of one entry, and the lower and upper edge of its band (None for a `Roc`, which has no jets to draw from)."
-    if isinstance(entry, Roc): return metric(entry), None
+    if isinstance(entry, Roc):
+        return metric(entry), None
     sweep = entry if isinstance(entry, Sweep) else Sweep(*entry)
     drawn = replicas(metric, sweep, n=n, seed=seed) if n else None
-    return metric(sweep.roc()), None if drawn is None else np.quantile(drawn, [.1587, .8413], axis=0)
+    return metric(sweep.roc()), None if drawn is None else np.quantile(
+        drawn, [0.1587, 0.8413], axis=0
+    )
+
 
 def _draw(ax, x, entries, metric, n, seed):
     for name, entry in entries.items():
         y, edges = _curve_and_band(entry, metric, n, seed)
-        line, = ax.plot(x, y, label=name)
-        if edges is not None: ax.fill_between(x, *edges, color=line.get_color(), alpha=.2, lw=0)
+        (line,) = ax.plot(x, y, label=name)
+        if edges is not None:
+            ax.fill_between(x, *edges, color=line.get_color(), alpha=0.2, lw=0)
 
 # %% ../../nbs/evaluate/plots.ipynb #c016
 @styled
 def roc_curves(
     entries,  # name → (background, signal[, weights, weights]) scores, a `Sweep`, or a `Roc` (no band)
-    n=100,    # bootstrap replicas for the bands; 0 for none
+    n=100,  # bootstrap replicas for the bands; 0 for none
     seed=0,
     points=200,
     ax=None,
@@ -88,57 +128,90 @@ def roc_curves(
     e = np.linspace(1 / points, 1, points)
     _draw(ax, e, entries, lambda c: rejection(c, at=e), n, seed)
     ax.plot(e, 1 / e, color="grey", ls=":", lw=1, label="coin")
-    ax.set(yscale="log", xlim=(0, 1), ylim=(1, None), xlabel=r"signal efficiency $\epsilon_S$", ylabel=r"background rejection $1/\epsilon_B$")
+    ax.set(
+        yscale="log",
+        xlim=(0, 1),
+        ylim=(1, None),
+        xlabel=r"signal efficiency $\epsilon_S$",
+        ylabel=r"background rejection $1/\epsilon_B$",
+    )
     ax.legend()
 
 # %% ../../nbs/evaluate/plots.ipynb #c020
 @styled
 def sic_curves(
-    entries,    # as for `roc_curves`
-    floor=None, # smallest background efficiency; by default that of 10 effective background jets
-    n=100,      # bootstrap replicas for the bands; 0 for none
+    entries,  # as for `roc_curves`
+    floor=None,  # smallest background efficiency; by default that of 10 effective background jets
+    n=100,  # bootstrap replicas for the bands; 0 for none
     seed=0,
     points=200,
     ax=None,
 ):
     "Significance improvement against signal efficiency, down to the floor of the background efficiency."
     e = np.linspace(1 / points, 1, points)
+
     def on_grid(c):
         x, y = sic(c, floor=floor)
         return np.where(e >= x[0], np.interp(e, x, y), np.nan)
+
     _draw(ax, e, entries, on_grid, n, seed)
     ax.plot(e, np.sqrt(e), color="grey", ls=":", lw=1, label="coin")
-    ax.set(xlim=(0, 1), ylim=(0, None), xlabel=r"signal efficiency $\epsilon_S$", ylabel=r"SIC = $\epsilon_S/\sqrt{\epsilon_B}$")
+    ax.set(
+        xlim=(0, 1),
+        ylim=(0, None),
+        xlabel=r"signal efficiency $\epsilon_S$",
+        ylabel=r"SIC = $\epsilon_S/\sqrt{\epsilon_B}$",
+    )
     ax.legend(title=f"$\\epsilon_B$ ≥ {floor:.2g}" if floor else None)
 
 # %% ../../nbs/evaluate/plots.ipynb #c023
 @styled
 def shapes(
-    samples,       # name → values (jets,), or (values, weights)
-    label="score", # axis label, or the name of an observable
-    bins=50,       # number of bins, or edges
-    coverage=.995, # central part of the jets that decides the range
-    log=False,     # logarithmic y axis
+    samples,  # name → values (jets,), or (values, weights)
+    label="score",  # axis label, or the name of an observable
+    bins=50,  # number of bins, or edges
+    coverage=0.995,  # central part of the jets that decides the range
+    log=False,  # logarithmic y axis
     ax=None,
 ):
     "Normalised histograms of an observable or a score; what lies outside the range is not drawn, and is counted in the norm."
     samples = {k: v if isinstance(v, tuple) else (v, None) for k, v in samples.items()}
-    edges = bins if np.ndim(bins) else np.linspace(*_range([v for v, _ in samples.values()], coverage), bins + 1)
+    edges = (
+        bins
+        if np.ndim(bins)
+        else np.linspace(*_range([v for v, _ in samples.values()], coverage), bins + 1)
+    )
     for name, (values, weights) in samples.items():
         w = _weights(weights, values, f"weights of {name}")
-        h = hist.Hist(hist.axis.Variable(edges), storage=hist.storage.Weight()).fill(values, weight=w / w.sum())
+        h = hist.Hist(hist.axis.Variable(edges), storage=hist.storage.Weight()).fill(
+            values, weight=w / w.sum()
+        )
         scale = 1 / np.diff(edges)
-        mplhep.histplot(h.values() * scale, edges, yerr=np.sqrt(h.variances()) * scale, ax=ax, label=name)
-    ax.set(xlabel=axis_label(label), ylabel=_per_unit(axis_label(label)), xlim=(edges[0], edges[-1]), **({"yscale": "log"} if log else {}))
+        mplhep.histplot(
+            h.values() * scale, edges, yerr=np.sqrt(h.variances()) * scale, ax=ax, label=name
+        )
+    ax.set(
+        xlabel=axis_label(label),
+        ylabel=_per_unit(axis_label(label)),
+        xlim=(edges[0], edges[-1]),
+        **({"yscale": "log"} if log else {}),
+    )
     ax.legend()
 
+# %% ../../nbs/evaluate/plots.ipynb #c023s1
 def _per_unit(label):
     unit = label.partition("[")[2].rstrip("]")
     return f"fraction of jets / {unit}" if unit else "fraction of jets / unit"
 
+
 def _range(values, coverage):
-    low, high = zip(*(np.quantile(np.asarray(v)[np.isfinite(v)], [.5 - coverage / 2, .5 + coverage / 2]) for v in values))
-    return (min(low), max(high)) if min(low) < max(high) else (min(low) - .5, max(high) + .5)
+    low, high = zip(
+        *(
+            np.quantile(np.asarray(v)[np.isfinite(v)], [0.5 - coverage / 2, 0.5 + coverage / 2])
+            for v in values
+        )
+    )
+    return (min(low), max(high)) if min(low) < max(high) else (min(low) - 0.5, max(high) + 0.5)
 
 # %% ../../nbs/evaluate/plots.ipynb #c027
 @styled
@@ -150,23 +223,32 @@ def mean_mass(
     "Mean mass of the background against the percentile of its score."
     for name, (scores, mass, *weights) in entries.items():
         w = _weights(weights[0] if weights else None, scores, f"weights of {name}")
-        centre, middle, error = mean_profile(_percentile(scores, w), mass, w, np.linspace(0, 100, bins + 1))
+        centre, middle, error = mean_profile(
+            _percentile(scores, w), mass, w, np.linspace(0, 100, bins + 1)
+        )
         ax.errorbar(centre, middle, error, fmt="o-", ms=3, label=name)
-    ax.set(xlabel="percentile of the background's score [%]", ylabel="mean jet mass [GeV]", xlim=(0, 100)); ax.legend()
+    ax.set(
+        xlabel="percentile of the background's score [%]",
+        ylabel="mean jet mass [GeV]",
+        xlim=(0, 100),
+    )
+    ax.legend()
+
 
 def _percentile(scores, w):
     order = np.argsort(scores)
-    out = np.empty(len(w)); out[order] = (np.cumsum(w[order]) - w[order] / 2) * (100 / w.sum())
+    out = np.empty(len(w))
+    out[order] = (np.cumsum(w[order]) - w[order] / 2) * (100 / w.sum())
     return out
 
 # %% ../../nbs/evaluate/plots.ipynb #c029
 @styled
 def mass_shapes(
-    scores,                   # (jets,) of the background
-    mass,                     # (jets,) GeV
-    weights=None,             # (jets,)
-    rejections=(10, 50, 100), # 1/ε_B of the cuts
-    bins=20,                  # number of bins, or edges in GeV
+    scores,  # (jets,) of the background
+    mass,  # (jets,) GeV
+    weights=None,  # (jets,)
+    rejections=(10, 50, 100),  # 1/ε_B of the cuts
+    bins=20,  # number of bins, or edges in GeV
     ax=None,
 ):
     "The background's mass spectrum, and what is left of it at growing rejection; the areas are equal."
@@ -177,33 +259,56 @@ def mass_shapes(
 # %% ../../nbs/evaluate/plots.ipynb #c032
 @styled
 def training_curves(
-    history,      # rows [{"epoch": 0, "train_loss": …}, …], or an object with such `rows`
-    columns=None, # names to draw; by default all with "loss" in them
+    history,  # rows [{"epoch": 0, "train_loss": …}, …], or an object with such `rows`
+    columns=None,  # names to draw; by default all with "loss" in them
     ax=None,
 ):
     "Losses against epochs. Raises `ValueError` when there is nothing to draw."
     rows = list(getattr(history, "rows", history))
-    columns = columns or sorted({k for r in rows for k, v in r.items() if "loss" in k and isinstance(v, (int, float))})
-    if not rows or not columns: raise ValueError(f"Nothing to draw: {len(rows)} epochs, columns {columns or 'with a loss: none'}.")
+    columns = columns or sorted(
+        {k for r in rows for k, v in r.items() if "loss" in k and isinstance(v, (int, float))}
+    )
+    if not rows or not columns:
+        raise ValueError(
+            f"Nothing to draw: {len(rows)} epochs, columns {columns or 'with a loss: none'}."
+        )
     epochs = [r.get("epoch", i) for i, r in enumerate(rows)]
-    for name in columns: ax.plot(epochs, [r.get(name, np.nan) for r in rows], label=name)
+    for name in columns:
+        ax.plot(epochs, [r.get(name, np.nan) for r in rows], label=name)
     drawn = np.concatenate([line.get_ydata() for line in ax.lines]).astype(float)
-    if np.nanmin(drawn) > 0 and np.nanmax(drawn) > 20 * np.nanmin(drawn): ax.set_yscale("log")
-    ax.set(xlabel="epoch", ylabel="loss"); ax.legend()
+    if np.nanmin(drawn) > 0 and np.nanmax(drawn) > 20 * np.nanmin(drawn):
+        ax.set_yscale("log")
+    ax.set(xlabel="epoch", ylabel="loss")
+    ax.legend()
 
 # %% ../../nbs/evaluate/plots.ipynb #c036
 def jet_images(
-    images,              # name → (pixels, pixels) average image, rows φ, columns η
-    extent=None,         # (η low, η high, φ low, φ high)
+    images,  # name → (pixels, pixels) average image, rows φ, columns η
+    extent=None,  # (η low, η high, φ low, φ high)
     unit="mean fraction of $p_T$ per pixel",
 ):
     "Average jet images side by side on one logarithmic colour scale; returns the figure."
     top = max(np.max(i) for i in images.values())
-    if not top > 0: raise ValueError("The images are empty: no pixel is above zero.")
+    if not top > 0:
+        raise ValueError("The images are empty: no pixel is above zero.")
     with style(**{"axes.grid": False, "figure.constrained_layout.use": True}):
-        fig, axes = plt.subplots(1, len(images), figsize=(2.6 * len(images) + .9, 2.7), squeeze=False, sharex=True, sharey=True)
+        fig, axes = plt.subplots(
+            1,
+            len(images),
+            figsize=(2.6 * len(images) + 0.9, 2.7),
+            squeeze=False,
+            sharex=True,
+            sharey=True,
+        )
         for ax, (name, image) in zip(axes[0], images.items()):
-            drawn = ax.imshow(np.where(np.asarray(image) > 0, image, np.nan), origin="lower", norm=LogNorm(top * 1e-5, top), cmap="cividis", extent=extent, interpolation="none")
+            drawn = ax.imshow(
+                np.where(np.asarray(image) > 0, image, np.nan),
+                origin="lower",
+                norm=LogNorm(top * 1e-5, top),
+                cmap="cividis",
+                extent=extent,
+                interpolation="none",
+            )
             ax.set(title=name, xlabel=r"$\eta$" if extent else "pixel")
         axes[0, 0].set_ylabel(r"$\phi$ [rad]" if extent else "pixel")
         fig.colorbar(drawn, ax=axes, label=unit)

@@ -25,148 +25,314 @@ import numpy as np
 from .. import __version__
 from ..core.files import atomic_path
 from . import plots
-from .decorrelation import WORKING_POINTS, decorrelate, distance_correlation, jsd_floor, mass_jsd, spearman
-from .metrics import (SIC_EVENTS, Sweep, _column, _weights, auc, band, effective_size, efficiency_at,
-                                          match_spectrum, max_sic, rejection, replicas, sic_efficiency)
+from jet_anomaly.evaluate.decorrelation import (
+    WORKING_POINTS,
+    decorrelate,
+    distance_correlation,
+    jsd_floor,
+    mass_jsd,
+    spearman,
+)
+
+# %% ../../nbs/evaluate/report.ipynb #c003s1
+from jet_anomaly.evaluate.metrics import (
+    SIC_EVENTS,
+    Sweep,
+    _column,
+    _weights,
+    auc,
+    band,
+    effective_size,
+    efficiency_at,
+    match_spectrum,
+    max_sic,
+    rejection,
+    replicas,
+    sic_efficiency,
+)
 
 # %% ../../nbs/evaluate/report.ipynb #c006
 @dataclass(eq=False)
 class Sample:
     "One class of jets as plain arrays. Raises `ValueError` when lengths differ or a score is NaN."
-    scores: dict                                     # name → (jets,); higher is more anomalous
-    observables: dict = field(default_factory=dict)  # name → (jets,): "pt" and "mass" in GeV, "tau1" …
-    weights: np.ndarray | None = None                # (jets,)
-    image: np.ndarray | None = None                  # (pixels, pixels) average image of the class
+
+    scores: dict  # name → (jets,); higher is more anomalous
+    observables: dict = field(
+        default_factory=dict
+    )  # name → (jets,): "pt" and "mass" in GeV, "tau1" …
+    weights: np.ndarray | None = None  # (jets,)
+    image: np.ndarray | None = None  # (pixels, pixels) average image of the class
 
     def __post_init__(self):
-        if not self.scores: raise ValueError("A sample needs at least one score.")
+        if not self.scores:
+            raise ValueError("A sample needs at least one score.")
         self.scores = {k: _column(v, f"score {k!r}") for k, v in self.scores.items()}
         self.observables = {k: np.asarray(v) for k, v in self.observables.items()}
         for name, a in (self.scores | self.observables).items():
-            if a.shape != (len(self),): raise ValueError(f"{name!r} has shape {a.shape}; the first score has {len(self)} jets.")
+            if a.shape != (len(self),):
+                raise ValueError(
+                    f"{name!r} has shape {a.shape}; the first score has {len(self)} jets."
+                )
         self.weights = _weights(self.weights, next(iter(self.scores.values())), "weights")
 
-    def __len__(self): return len(next(iter(self.scores.values())))
+    def __len__(self):
+        return len(next(iter(self.scores.values())))
 
 # %% ../../nbs/evaluate/report.ipynb #c008
 TWINS = "mass", "n_constituents", "-tau21", "-tau32", "d2"
 
+
 def score_of(
     sample,  # `Sample`
-    name,    # of a score, an observable, a ratio "tau32" of observables; "-" in front turns it around
+    name,  # of a score, an observable, a ratio "tau32" of observables; "-" in front turns it around
 ) -> np.ndarray:
     "A score or observable by name. Raises `KeyError` when the sample has nothing to make it from."
-    if name in sample.scores: return sample.scores[name]
-    if name.startswith("-"): return -score_of(sample, name[1:])
-    if name in sample.observables: return np.nan_to_num(sample.observables[name].astype(np.float64))
-    if name.startswith("tau") and len(name) == 5 and {a := f"tau{name[3]}", b := f"tau{name[4]}"} <= set(sample.observables):
+    if name in sample.scores:
+        return sample.scores[name]
+    if name.startswith("-"):
+        return -score_of(sample, name[1:])
+    if name in sample.observables:
+        return np.nan_to_num(sample.observables[name].astype(np.float64))
+    if (
+        name.startswith("tau")
+        and len(name) == 5
+        and {a := f"tau{name[3]}", b := f"tau{name[4]}"} <= set(sample.observables)
+    ):
         a, b = sample.observables[a].astype(np.float64), sample.observables[b]
-        return np.nan_to_num(np.divide(a, b, out=np.ones_like(a), where=b > 0))  # a jet of one constituent has no structure: ratio 1
-    raise KeyError(f"No {name!r}: the sample has scores {sorted(sample.scores)} and observables {sorted(sample.observables)}.")
+        return np.nan_to_num(
+            np.divide(a, b, out=np.ones_like(a), where=b > 0)
+        )  # a jet of one constituent has no structure: ratio 1
+    raise KeyError(
+        f"No {name!r}: the sample has scores {sorted(sample.scores)} and observables {sorted(sample.observables)}."
+    )
+
 
 def _has(sample, name):
-    try: return score_of(sample, name) is not None
-    except KeyError: return False
+    try:
+        return score_of(sample, name) is not None
+    except KeyError:
+        return False
 
 # %% ../../nbs/evaluate/report.ipynb #c012
-EFFICIENCIES, BACKGROUNDS = (.2, .3, .5), (1e-2, 1e-3, 1e-4)
+EFFICIENCIES, BACKGROUNDS = (0.2, 0.3, 0.5), (1e-2, 1e-3, 1e-4)
+
 
 def _vector(c):
     "All metrics of a curve as one vector, so that one bootstrap serves them all."
-    return np.concatenate([[auc(c)], rejection(c, at=EFFICIENCIES), efficiency_at(c, at=BACKGROUNDS), [max_sic(c), sic_efficiency(c)]])
+    return np.concatenate(
+        [
+            [auc(c)],
+            rejection(c, at=EFFICIENCIES),
+            efficiency_at(c, at=BACKGROUNDS),
+            [max_sic(c), sic_efficiency(c)],
+        ]
+    )
 
+# %% ../../nbs/evaluate/report.ipynb #c012s1
 def _judge(sweep, n, seed):
     "The entry of one signal, and the replicas of its AUC."
     drawn = replicas(_vector, sweep, n=n, seed=seed)
     b = band(_vector(sweep.roc()), drawn)
-    def named(names, part, i): return {f"{k:g}": float(part[i + j]) for j, k in enumerate(names)}
-    def edges(names, i): return {f"{k:g}": [float(b.low[i + j]), float(b.high[i + j])] for j, k in enumerate(names)}
-    small = [e for e in BACKGROUNDS if e * sweep.effective[0] >= 1]   # below one background jet there is nothing to quote
-    entry = {"auc": [float(x[0]) for x in b], "rejection": named(EFFICIENCIES, b.value, 1), "max_sic": float(b.value[7]), "sic_efficiency": float(b.value[8]),
-             "efficiency": named(small, b.value, 4), "rejection_band": edges(EFFICIENCIES, 1), "efficiency_band": edges(small, 4),
-             "max_sic_band": [float(b.low[7]), float(b.high[7])], "sic_floor": min(SIC_EVENTS / sweep.effective[0], 1.),
-             "jets": int(sweep.sizes[1]), "effective_jets": sweep.effective[1]}
+
+    def named(names, part, i):
+        return {f"{k:g}": float(part[i + j]) for j, k in enumerate(names)}
+
+    def edges(names, i):
+        return {f"{k:g}": [float(b.low[i + j]), float(b.high[i + j])] for j, k in enumerate(names)}
+
+    small = [
+        e for e in BACKGROUNDS if e * sweep.effective[0] >= 1
+    ]  # below one background jet there is nothing to quote
+    entry = {
+        "auc": [float(x[0]) for x in b],
+        "rejection": named(EFFICIENCIES, b.value, 1),
+        "max_sic": float(b.value[7]),
+        "sic_efficiency": float(b.value[8]),
+        "efficiency": named(small, b.value, 4),
+        "rejection_band": edges(EFFICIENCIES, 1),
+        "efficiency_band": edges(small, 4),
+        "max_sic_band": [float(b.low[7]), float(b.high[7])],
+        "sic_floor": min(SIC_EVENTS / sweep.effective[0], 1.0),
+        "jets": int(sweep.sizes[1]),
+        "effective_jets": sweep.effective[1],
+    }
     return entry, drawn[:, 0]
 
 # %% ../../nbs/evaluate/report.ipynb #c014
 def _decorrelation(scores, mass, weights):
     "How much of a score is mass, on background."
-    points = [float(x) for x in mass_jsd(scores, mass, weights)], [float(x) for x in jsd_floor(scores, mass, weights)]
+    points = (
+        [float(x) for x in mass_jsd(scores, mass, weights)],
+        [float(x) for x in jsd_floor(scores, mass, weights)],
+    )
     jsd, noise = ({f"{k:g}": v for k, v in zip(WORKING_POINTS, p)} for p in points)
-    shuffled = [distance_correlation(np.random.default_rng(i).permutation(len(mass)), mass, weights) for i in range(3)]
-    return {"jsd": jsd, "jsd_noise": noise, "distance_correlation": distance_correlation(scores, mass, weights),
-            "distance_correlation_noise": float(np.mean(shuffled)), "spearman": spearman(scores, mass, weights)}
+    shuffled = [
+        distance_correlation(np.random.default_rng(i).permutation(len(mass)), mass, weights)
+        for i in range(3)
+    ]
+    return {
+        "jsd": jsd,
+        "jsd_noise": noise,
+        "distance_correlation": distance_correlation(scores, mass, weights),
+        "distance_correlation_noise": float(np.mean(shuffled)),
+        "spearman": spearman(scores, mass, weights),
+    }
 
+# %% ../../nbs/evaluate/report.ipynb #c014s1
 def hardware() -> dict:
     "The machine, in words: for the provenance of a measurement."
-    try: cpu = next(line.split(":", 1)[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name"))
-    except (OSError, StopIteration): cpu = platform.processor() or platform.machine()
+    try:
+        cpu = next(
+            line.split(":", 1)[1].strip()
+            for line in open("/proc/cpuinfo")
+            if line.startswith("model name")
+        )
+    except (OSError, StopIteration):
+        cpu = platform.processor() or platform.machine()
     torch = sys.modules.get("torch")  # whoever did not load it used no GPU
-    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if torch else []
-    return {"cpu": cpu, "cores": os.cpu_count(), "gpu": ", ".join(gpus) or "none", "system": platform.system(), "python": platform.python_version()} | {
-            k: version(k) for k in ("torch", "numpy")}
+    gpus = (
+        [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if torch else []
+    )
+    return {
+        "cpu": cpu,
+        "cores": os.cpu_count(),
+        "gpu": ", ".join(gpus) or "none",
+        "system": platform.system(),
+        "python": platform.python_version(),
+    } | {k: version(k) for k in ("torch", "numpy")}
 
 # %% ../../nbs/evaluate/report.ipynb #c016
 def _matched(background, signals, by, bins):
     "Weights that bring each signal to the background's spectrum, and a sentence that says so."
     if not all(by in s.observables for s in (background, *signals.values())):
-        return {k: s.weights for k, s in signals.items()}, {"spectrum": None, "statement": f"The samples have no {by!r}: classes are compared as they come, not at one spectrum."}
-    w = {k: match_spectrum(background.observables[by], s.observables[by], bins, background.weights, s.weights) for k, s in signals.items()}
+        return {k: s.weights for k, s in signals.items()}, {
+            "spectrum": None,
+            "statement": f"The samples have no {by!r}: classes are compared as they come, not at one spectrum.",
+        }
+    w = {
+        k: match_spectrum(
+            background.observables[by], s.observables[by], bins, background.weights, s.weights
+        )
+        for k, s in signals.items()
+    }
     statement = f"All classes are compared at one {by} spectrum, that of the background: each signal is weighted to it in {bins} bins of equal population."
-    return w, {"spectrum": by, "bins": bins, "statement": statement, "effective_jets": {k: effective_size(v) for k, v in w.items()}}
+    return w, {
+        "spectrum": by,
+        "bins": bins,
+        "statement": statement,
+        "effective_jets": {k: effective_size(v) for k, v in w.items()},
+    }
 
 # %% ../../nbs/evaluate/report.ipynb #c017
 def evaluate(
-    background,           # `Sample`
-    signals,              # name → `Sample`
+    background,  # `Sample`
+    signals,  # name → `Sample`
     detector="detector",  # its name
-    score=None,           # which of the scores is the anomaly score; the first by default
-    twins=TWINS,          # scores or observables to stand beside it; those the samples lack are left out
-    n=200, seed=0,        # bootstrap replicas and their seed
-    match="pt", bins=20,  # observable whose spectrum all classes shall share, and in how many bins
-    throughput=None,      # dict: jets per second and the like
-    provenance=None,      # dict: where detector and jets come from
-) -> dict:                # the content of results.json
+    score=None,  # which of the scores is the anomaly score; the first by default
+    twins=TWINS,  # scores or observables to stand beside it; those the samples lack are left out
+    n=200,
+    seed=0,  # bootstrap replicas and their seed
+    match="pt",
+    bins=20,  # observable whose spectrum all classes shall share, and in how many bins
+    throughput=None,  # dict: jets per second and the like
+    provenance=None,  # dict: where detector and jets come from
+) -> dict:  # the content of results.json
     "Judge a score beside its twins. Raises `KeyError` for a score that a sample lacks, `ValueError` without signals."
-    if not signals: raise ValueError("No signals: give at least one sample to tell from the background.")
+    if not signals:
+        raise ValueError("No signals: give at least one sample to tell from the background.")
     score = score or next(iter(background.scores))
     weights, comparison = _matched(background, signals, match, bins)
-    samples, notes = (background, *signals.values()), [] if comparison["spectrum"] else [comparison["statement"]]
+    samples, notes = (
+        (background, *signals.values()),
+        [] if comparison["spectrum"] else [comparison["statement"]],
+    )
 
     def entries(name):
-        sweeps = {k: Sweep(score_of(background, name), score_of(s, name), background.weights, weights[k]) for k, s in signals.items()}
+        sweeps = {
+            k: Sweep(score_of(background, name), score_of(s, name), background.weights, weights[k])
+            for k, s in signals.items()
+        }
         return {k: _judge(sweep, n, seed) for k, sweep in sweeps.items()}
 
     main = entries(score)
-    results = {"detector": detector, "score": score, "signals": {k: e for k, (e, _) in main.items()}}
+    results = {
+        "detector": detector,
+        "score": score,
+        "signals": {k: e for k, (e, _) in main.items()},
+    }
     mass = background.observables.get("mass")
-    if mass is None: notes.append("The background has no 'mass': no decorrelation study.")
-    def sculpting(name): return {} if mass is None else {"decorrelation": _decorrelation(score_of(background, name), mass, background.weights)}
+    if mass is None:
+        notes.append("The background has no 'mass': no decorrelation study.")
+
+    def sculpting(name):
+        return (
+            {}
+            if mass is None
+            else {
+                "decorrelation": _decorrelation(
+                    score_of(background, name), mass, background.weights
+                )
+            }
+        )
+
     results |= sculpting(score) or {"decorrelation": None}
 
     def beside(name):
-        gains = {k: (e, band(main[k][0]["auc"][0] - e["auc"][0], main[k][1] - drawn)) for k, (e, drawn) in entries(name).items()}
-        return {"signals": {k: e | {"auc_gain": list(map(float, g)), "beaten": bool(g.low > 0)} for k, (e, g) in gains.items()}} | sculpting(name)
+        gains = {
+            k: (e, band(main[k][0]["auc"][0] - e["auc"][0], main[k][1] - drawn))
+            for k, (e, drawn) in entries(name).items()
+        }
+        return {
+            "signals": {
+                k: e | {"auc_gain": list(map(float, g)), "beaten": bool(g.low > 0)}
+                for k, (e, g) in gains.items()
+            }
+        } | sculpting(name)
 
     missing = [t for t in twins if not all(_has(s, t) for s in samples)]
-    if missing: notes.append(f"Twins left out for want of their observables: {', '.join(missing)}.")
+    if missing:
+        notes.append(f"Twins left out for want of their observables: {', '.join(missing)}.")
     results["twins"] = {t: beside(t) for t in twins if t not in missing and t != score}
-    results["scores"] = {s: beside(s) for s in background.scores if s not in (score, *twins) and all(s in x.scores for x in signals.values())}
+    results["scores"] = {
+        s: beside(s)
+        for s in background.scores
+        if s not in (score, *twins) and all(s in x.scores for x in signals.values())
+    }
     results["decorrelated"] = _decorrelated(background, signals, score, weights, n, seed, notes)
-    run = {"library": __version__, "bootstrap": {"replicas": n, "seed": seed, "level": .6827}, "background_jets": len(background), "hardware": hardware()}
-    return results | {"comparison": comparison, "throughput": throughput or {}, "provenance": run | (provenance or {}), "notes": notes}
+    run = {
+        "library": __version__,
+        "bootstrap": {"replicas": n, "seed": seed, "level": 0.6827},
+        "background_jets": len(background),
+        "hardware": hardware(),
+    }
+    return results | {
+        "comparison": comparison,
+        "throughput": throughput or {},
+        "provenance": run | (provenance or {}),
+        "notes": notes,
+    }
 
 # %% ../../nbs/evaluate/report.ipynb #c018
 def _decorrelated(background, signals, score, weights, n, seed, notes):
     "The same score as a rank among background jets of similar mass (cross-fitted), with its loss in AUC."
     samples = background, *signals.values()
     if not all("mass" in s.observables for s in samples) or len(background) < 400:
-        notes.append("No decorrelated score: it takes the mass of every sample and at least 400 background jets.")
+        notes.append(
+            "No decorrelated score: it takes the mass of every sample and at least 400 background jets."
+        )
         return None
     pairs = [a for s in samples for a in (score_of(s, score), s.observables["mass"])]
     ranks = decorrelate(*pairs, weights=background.weights)
-    judged = {k: _judge(Sweep(ranks[0], r, background.weights, weights[k]), n, seed)[0] for (k, r) in zip(signals, ranks[1:])}
-    return {"signals": judged, "decorrelation": _decorrelation(ranks[0], background.observables["mass"], background.weights)}
+    judged = {
+        k: _judge(Sweep(ranks[0], r, background.weights, weights[k]), n, seed)[0]
+        for (k, r) in zip(signals, ranks[1:])
+    }
+    return {
+        "signals": judged,
+        "decorrelation": _decorrelation(
+            ranks[0], background.observables["mass"], background.weights
+        ),
+    }
 
 # %% ../../nbs/evaluate/report.ipynb #c024
 CSS = """:root{color-scheme:light dark}body{font:16px/1.5 system-ui,sans-serif;max-width:70rem;margin:auto;padding:1rem}
@@ -175,10 +341,16 @@ figcaption{font-size:.85rem;max-width:36rem}.wide{overflow-x:auto}table{border-c
 th,td{padding:.25rem .6rem;border-bottom:1px solid #8885;text-align:right;white-space:nowrap}th:first-child,td:first-child{text-align:left}
 .note{border-left:4px solid #E69F00;padding-left:.8rem}pre{overflow-x:auto;font-size:.8rem}"""
 
+
 def _table(head, rows):
-    def cell(c): return re.sub("ε_(.)", r"ε<sub>\1</sub>", escape(str(c)))
-    def line(cells, tag): return "<tr>" + "".join(f"<{tag}>{cell(c)}</{tag}>" for c in cells) + "</tr>"
+    def cell(c):
+        return re.sub("ε_(.)", r"ε<sub>\1</sub>", escape(str(c)))
+
+    def line(cells, tag):
+        return "<tr>" + "".join(f"<{tag}>{cell(c)}</{tag}>" for c in cells) + "</tr>"
+
     return f"<div class='wide'><table>{line(head, 'th')}{''.join(line(r, 'td') for r in rows)}</table></div>"
+
 
 def _figure(ax, caption):
     "A drawn figure as an HTML figure with the picture inside; closes it."
@@ -188,73 +360,172 @@ def _figure(ax, caption):
     data = base64.b64encode(png.getvalue()).decode()
     return f"<figure><img alt='{escape(caption, quote=True)}' src='data:image/png;base64,{data}'><figcaption>{escape(caption)}</figcaption></figure>"
 
-def _band(b): return f"{b[0]:.3f} [{b[1]:.3f}, {b[2]:.3f}]"
+
+def _band(b):
+    return f"{b[0]:.3f} [{b[1]:.3f}, {b[2]:.3f}]"
 
 # %% ../../nbs/evaluate/report.ipynb #c025
 def _metrics_table(results):
-    head = ["signal", "AUC [68 %]", *(f"rejection at ε_S {e:g}" for e in EFFICIENCIES), *(f"ε_S at ε_B {e:g}" for e in BACKGROUNDS), "max SIC", "at ε_S", "jets (effective)"]
-    def row(k, e):
-        return [k, _band(e["auc"]), *(f"{v:.1f}" for v in e["rejection"].values()), *(f"{e['efficiency'][f'{b:g}']:.3f}" if f"{b:g}" in e["efficiency"] else "–" for b in BACKGROUNDS),
-                f"{e['max_sic']:.2f}", f"{e['sic_efficiency']:.2f}", f"{e['jets']} ({e['effective_jets']:.0f})"]
-    floor = next(iter(results["signals"].values()))["sic_floor"]
-    return _table(head, [row(k, e) for k, e in results["signals"].items()]) + f"<p>The SIC stops at ε<sub>B</sub> = {floor:.2g}, {SIC_EVENTS} effective background jets. A rejection saturates at the number of background jets.</p>"
+    head = [
+        "signal",
+        "AUC [68 %]",
+        *(f"rejection at ε_S {e:g}" for e in EFFICIENCIES),
+        *(f"ε_S at ε_B {e:g}" for e in BACKGROUNDS),
+        "max SIC",
+        "at ε_S",
+        "jets (effective)",
+    ]
 
-def _gain(e): return "{:+.3f} [{:+.3f}, {:+.3f}]".format(*e["auc_gain"]) + (" ✓" if e["beaten"] else "") if "auc_gain" in e else ""
+    def row(k, e):
+        return [
+            k,
+            _band(e["auc"]),
+            *(f"{v:.1f}" for v in e["rejection"].values()),
+            *(
+                f"{e['efficiency'][f'{b:g}']:.3f}" if f"{b:g}" in e["efficiency"] else "–"
+                for b in BACKGROUNDS
+            ),
+            f"{e['max_sic']:.2f}",
+            f"{e['sic_efficiency']:.2f}",
+            f"{e['jets']} ({e['effective_jets']:.0f})",
+        ]
+
+    floor = next(iter(results["signals"].values()))["sic_floor"]
+    return (
+        _table(head, [row(k, e) for k, e in results["signals"].items()])
+        + f"<p>The SIC stops at ε<sub>B</sub> = {floor:.2g}, {SIC_EVENTS} effective background jets. A rejection saturates at the number of background jets.</p>"
+    )
+
+# %% ../../nbs/evaluate/report.ipynb #c025s1
+def _gain(e):
+    return (
+        "{:+.3f} [{:+.3f}, {:+.3f}]".format(*e["auc_gain"]) + (" ✓" if e["beaten"] else "")
+        if "auc_gain" in e
+        else ""
+    )
+
 
 def _twins_table(results):
     names = list(results["signals"])
-    head = ["score", *(h for k in names for h in (f"{k}: AUC", "detector gains")), *(["dCor with mass", "JSD at 10 %"] if results["decorrelation"] else [])]
+    head = [
+        "score",
+        *(h for k in names for h in (f"{k}: AUC", "detector gains")),
+        *(["dCor with mass", "JSD at 10 %"] if results["decorrelation"] else []),
+    ]
+
     def row(label, r):
         cells = [c for k in names for c in (_band(r["signals"][k]["auc"]), _gain(r["signals"][k]))]
         d = r.get("decorrelation")
-        return [label, *cells, *([f"{d['distance_correlation']:.2f}", f"{d['jsd']['0.1']:.3f}"] if d else [])]
-    rows = [row(f"{results['detector']} ({results['score']})", results), *(row(k, r) for part in ("scores", "twins") for k, r in results[part].items())]
-    if results["decorrelated"]: rows.insert(1, row("the same, rank at fixed mass", results["decorrelated"]))
-    return _table(head, rows) + "<p>✓: the detector gains more than the noise of the difference, on the same jets (paired bootstrap, lower edge above zero).</p>"
+        return [
+            label,
+            *cells,
+            *([f"{d['distance_correlation']:.2f}", f"{d['jsd']['0.1']:.3f}"] if d else []),
+        ]
+
+    rows = [
+        row(f"{results['detector']} ({results['score']})", results),
+        *(row(k, r) for part in ("scores", "twins") for k, r in results[part].items()),
+    ]
+    if results["decorrelated"]:
+        rows.insert(1, row("the same, rank at fixed mass", results["decorrelated"]))
+    return (
+        _table(head, rows)
+        + "<p>✓: the detector gains more than the noise of the difference, on the same jets (paired bootstrap, lower edge above zero).</p>"
+    )
 
 # %% ../../nbs/evaluate/report.ipynb #c026
 def _curves(results, background, signals, weights, seed):
     "(section, caption, function that draws): curves of the score for all signals, and beside its twins for each."
-    def sweep(k, name): return Sweep(score_of(background, name), score_of(signals[k], name), background.weights, weights[k])
+
+    def sweep(k, name):
+        return Sweep(
+            score_of(background, name), score_of(signals[k], name), background.weights, weights[k]
+        )
+
     score = results["score"]
     every = {k: sweep(k, score) for k in signals}
-    yield "How well it tags", "Background rejection against signal efficiency, with 68 % bands.", lambda: plots.roc_curves(every, seed=seed)
-    yield "How well it tags", "Significance improvement, down to the floor.", lambda: plots.sic_curves(every, seed=seed)
+    yield (
+        "How well it tags",
+        "Background rejection against signal efficiency, with 68 % bands.",
+        lambda: plots.roc_curves(every, seed=seed),
+    )
+    yield (
+        "How well it tags",
+        "Significance improvement, down to the floor.",
+        lambda: plots.sic_curves(every, seed=seed),
+    )
     for k in signals:
         beside = {name: sweep(k, name) for name in (score, *results["twins"])}
-        yield "Beside its twins", f"{k}: the detector beside its twins, on the same jets.", lambda e=beside: plots.roc_curves(e, seed=seed)
+        yield (
+            "Beside its twins",
+            f"{k}: the detector beside its twins, on the same jets.",
+            lambda e=beside: plots.roc_curves(e, seed=seed),
+        )
 
+# %% ../../nbs/evaluate/report.ipynb #c026s1
 def _mass_pictures(results, background):
-    if not results["decorrelation"]: return
-    mass, w, names = background.observables["mass"], background.weights, (results["score"], *results["scores"])
-    yield "Is it the mass?", "Mean mass of the background against the percentile of its score.", lambda: plots.mean_mass({x: (score_of(background, x), mass, w) for x in names})
-    yield "Is it the mass?", "Mass spectrum of the background at growing rejection.", lambda: plots.mass_shapes(score_of(background, names[0]), mass, w)
+    if not results["decorrelation"]:
+        return
+    mass, w, names = (
+        background.observables["mass"],
+        background.weights,
+        (results["score"], *results["scores"]),
+    )
+    yield (
+        "Is it the mass?",
+        "Mean mass of the background against the percentile of its score.",
+        lambda: plots.mean_mass({x: (score_of(background, x), mass, w) for x in names}),
+    )
+    yield (
+        "Is it the mass?",
+        "Mass spectrum of the background at growing rejection.",
+        lambda: plots.mass_shapes(score_of(background, names[0]), mass, w),
+    )
 
 # %% ../../nbs/evaluate/report.ipynb #c027
 SHOWN = "pt", "mass", "tau21", "tau32", "n_constituents"
 
+
 def _distributions(results, background, signals, weights, history, extent):
     "The same for scores, observables, average jets and the training."
-    samples = {"background": (background, background.weights)} | {k: (s, weights[k]) for k, s in signals.items()}
-    def values(name): return {k: (score_of(s, name), w) for k, (s, w) in samples.items()}
+    samples = {"background": (background, background.weights)} | {
+        k: (s, weights[k]) for k, s in signals.items()
+    }
+
+    def values(name):
+        return {k: (score_of(s, name), w) for k, (s, w) in samples.items()}
+
     for name in (results["score"], *results["scores"]):
-        yield "Scores", f"{name}, areas normalised to one.", lambda name=name: plots.shapes(values(name), name, log=True)
+        yield (
+            "Scores",
+            f"{name}, areas normalised to one.",
+            lambda name=name: plots.shapes(values(name), name, log=True),
+        )
     for name in SHOWN:
         if all(_has(s, name) for s, _ in samples.values()):
-            yield "The jets", f"{name}, weighted as in the comparison.", lambda name=name: plots.shapes(values(name), name)
+            yield (
+                "The jets",
+                f"{name}, weighted as in the comparison.",
+                lambda name=name: plots.shapes(values(name), name),
+            )
     images = {k: s.image for k, (s, _) in samples.items() if s.image is not None}
-    if images: yield "The jets", "Average jet images.", lambda: plots.jet_images(images, extent)
-    if history is not None and len(getattr(history, "rows", history)): yield "Training", "Losses per epoch.", lambda: plots.training_curves(history)
+    if images:
+        yield "The jets", "Average jet images.", lambda: plots.jet_images(images, extent)
+    if history is not None and len(getattr(history, "rows", history)):
+        yield "Training", "Losses per epoch.", lambda: plots.training_curves(history)
 
 # %% ../../nbs/evaluate/report.ipynb #c028
 TABLES = {"How well it tags": _metrics_table, "Beside its twins": _twins_table}
 
+
 def _page(results, pictures):
     "The whole document."
     sections = {name: [make(results)] for name, make in TABLES.items()}
-    for section, caption, draw in pictures: sections.setdefault(section, []).append(_figure(draw(), caption))
+    for section, caption, draw in pictures:
+        sections.setdefault(section, []).append(_figure(draw(), caption))
     d = results["decorrelation"]
-    if d: sections["Is it the mass?"].insert(0, _mass_text(d, results["decorrelated"]))
+    if d:
+        sections["Is it the mass?"].insert(0, _mass_text(d, results["decorrelated"]))
     notes = "".join(f"<p class='note'>{escape(n)}</p>" for n in results["notes"])
     title = escape(f"{results['detector']}, score {results['score']}")
     about = {k: results[k] for k in ("throughput", "provenance") if results[k]}
@@ -266,26 +537,49 @@ def _page(results, pictures):
 
 # %% ../../nbs/evaluate/report.ipynb #c029
 def _mass_text(d, decorrelated):
-    columns = {"the score": d} | ({"its rank at fixed mass": decorrelated["decorrelation"]} if decorrelated else {})
-    rows = [[f"JSD at ε_B {float(k):.0%}", *(f"{c['jsd'][k]:.4f}" for c in columns.values()), f"{d['jsd_noise'][k]:.4f}"] for k in d["jsd"]]
-    rows += [["distance correlation", *(f"{c['distance_correlation']:.3f}" for c in columns.values()), f"{d['distance_correlation_noise']:.3f}"],
-             ["Spearman", *(f"{c['spearman']:.3f}" for c in columns.values()), "0"]]
+    columns = {"the score": d} | (
+        {"its rank at fixed mass": decorrelated["decorrelation"]} if decorrelated else {}
+    )
+    rows = [
+        [
+            f"JSD at ε_B {float(k):.0%}",
+            *(f"{c['jsd'][k]:.4f}" for c in columns.values()),
+            f"{d['jsd_noise'][k]:.4f}",
+        ]
+        for k in d["jsd"]
+    ]
+    rows += [
+        [
+            "distance correlation",
+            *(f"{c['distance_correlation']:.3f}" for c in columns.values()),
+            f"{d['distance_correlation_noise']:.3f}",
+        ],
+        ["Spearman", *(f"{c['spearman']:.3f}" for c in columns.values()), "0"],
+    ]
     return _table(["with the mass of the background", *columns, "a score without knowledge"], rows)
 
+# %% ../../nbs/evaluate/report.ipynb #c029s1
 def write_report(
-    folder,        # where results.json and report.html go
-    background,    # `Sample`
-    signals,       # name → `Sample`
+    folder,  # where results.json and report.html go
+    background,  # `Sample`
+    signals,  # name → `Sample`
     history=None,  # rows of the training, for its curves
-    extent=None,   # of the average images: (η low, η high, φ low, φ high)
-    **options,     # of `evaluate`
-) -> dict:         # the content of results.json
+    extent=None,  # of the average images: (η low, η high, φ low, φ high)
+    **options,  # of `evaluate`
+) -> dict:  # the content of results.json
     "Judge, draw, and write `results.json` and `report.html`, each whole or not at all."
     results = evaluate(background, signals, **options)
     weights, _ = _matched(background, signals, options.get("match", "pt"), options.get("bins", 20))
-    pictures = [*_curves(results, background, signals, weights, options.get("seed", 0)), *_mass_pictures(results, background),
-                *_distributions(results, background, signals, weights, history, extent)]
-    texts = {"results.json": json.dumps(results, indent=1, allow_nan=False), "report.html": _page(results, pictures)}
+    pictures = [
+        *_curves(results, background, signals, weights, options.get("seed", 0)),
+        *_mass_pictures(results, background),
+        *_distributions(results, background, signals, weights, history, extent),
+    ]
+    texts = {
+        "results.json": json.dumps(results, indent=1, allow_nan=False),
+        "report.html": _page(results, pictures),
+    }
     for name, text in texts.items():
-        with atomic_path(Path(folder) / name) as temporary: temporary.write_text(text, encoding="utf-8")
+        with atomic_path(Path(folder) / name) as temporary:
+            temporary.write_text(text, encoding="utf-8")
     return results

@@ -12,45 +12,79 @@ from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import numpy as np
 from fastcore.basics import patch
 
 from ..core.files import atomic_path
-from ..jet.jets import Jets
-from ..evaluate.decorrelation import decorrelate, distance_correlation, jsd_floor, mass_jsd
+from jet_anomaly.evaluate.decorrelation import (
+    decorrelate,
+    distance_correlation,
+    jsd_floor,
+    mass_jsd,
+)
 from ..evaluate.metrics import Sweep, auc, band, match_spectrum, replicas
 from ..evaluate.plots import PALETTE, styled
-from ..evaluate.report import CSS, EFFICIENCIES, BACKGROUNDS, _band, _table, _vector, hardware
+from jet_anomaly.evaluate.report import (
+    BACKGROUNDS,
+    CSS,
+    EFFICIENCIES,
+    _band,
+    _table,
+    _vector,
+    hardware,
+)
+from ..jet.jets import Jets
 
 # %% ../../nbs/experiment/board.ipynb #c009
 MATCHED = "auc", "auc_unmatched", "auc_at_one_mass"
 
+
 def _weights(background, signals):
     "How classes are compared → signal → weights of background and signal: signal at the background's pT, as they come, background at the signal's mass."
-    return {"auc": {k: (None, match_spectrum(background["pt"], s["pt"])) for k, s in signals.items()}, "auc_unmatched": {k: (None, None) for k in signals},
-            "auc_at_one_mass": {k: (match_spectrum(s["mass"], background["mass"]), None) for k, s in signals.items()}}
+    return {
+        "auc": {k: (None, match_spectrum(background["pt"], s["pt"])) for k, s in signals.items()},
+        "auc_unmatched": {k: (None, None) for k in signals},
+        "auc_at_one_mass": {
+            k: (match_spectrum(s["mass"], background["mass"]), None) for k, s in signals.items()
+        },
+    }
 
-def _pairs(trial, signals): return {s: (trial.scores(trial.direction, against=s), trial.scores(s, against=s)) for s in signals}
+
+def _pairs(trial, signals):
+    return {
+        s: (trial.scores(trial.direction, against=s), trial.scores(s, against=s)) for s in signals
+    }
+
 
 def _drawn(trials, signals, weights, n, seed, metric=_vector):
     "signal → values (seeds, …) and replicas (seeds, n, …) of the metrics."
     out = {}
     for s in signals:
         sweeps = [Sweep(*_pairs(t, [s])[s], *weights[s]) for t in trials]
-        out[s] = np.stack([metric(x.roc()) for x in sweeps]), np.stack([replicas(metric, x, n=n, seed=seed) for x in sweeps])
+        out[s] = (
+            np.stack([metric(x.roc()) for x in sweeps]),
+            np.stack([replicas(metric, x, n=n, seed=seed) for x in sweeps]),
+        )
     return out
 
-def _banded(values, drawn): return [float(x) for x in band(np.median(values, 0), drawn.reshape(-1, *values.shape[1:]))]
+
+def _banded(values, drawn):
+    return [float(x) for x in band(np.median(values, 0), drawn.reshape(-1, *values.shape[1:]))]
 
 # %% ../../nbs/experiment/board.ipynb #c010
 def _gain(mine, twin):
     "Difference to the twin, replica by replica on the same jets: its band, and whether it is above zero."
     (v, d), (tv, td) = mine, twin
     n = len(d)
-    values, drawn = v[:, 0] - np.resize(tv[:, 0], n), d[..., 0] - np.resize(td[..., 0], (n, d.shape[1]))
-    low, middle, high = (f(_banded(values, drawn)) for f in (lambda b: b[1], lambda b: b[0], lambda b: b[2]))
+    values, drawn = (
+        v[:, 0] - np.resize(tv[:, 0], n),
+        d[..., 0] - np.resize(td[..., 0], (n, d.shape[1])),
+    )
+    low, middle, high = (
+        f(_banded(values, drawn)) for f in (lambda b: b[1], lambda b: b[0], lambda b: b[2])
+    )
     return {"gain": [middle, low, high], "beats_twin": bool(low > 0)}
+
 
 def _at_fixed_mass(trials, background, signals, observables, weights, n, seed):
     "signal → AUC of the scores as ranks among background of similar mass; and their sculpting."
@@ -60,39 +94,82 @@ def _at_fixed_mass(trials, background, signals, observables, weights, n, seed):
             b, x = _pairs(t, [s])[s]
             ranks = decorrelate(b, background["mass"], x, observables[s]["mass"])
             found[s].append(replicas(auc, Sweep(*ranks, *weights[s]), n=n, seed=seed))
-        sculpted.append(mass_jsd(ranks[0], background["mass"], at=.1))
-    return {s: _banded(np.median(v, 1), np.stack(v)) for s, v in found.items()}, float(np.median(sculpted))
+        sculpted.append(mass_jsd(ranks[0], background["mass"], at=0.1))
+    return {s: _banded(np.median(v, 1), np.stack(v)) for s, v in found.items()}, float(
+        np.median(sculpted)
+    )
+
 
 def _sculpting(trials, background, signals):
     "Of the score as it is: divergence of the mass at ε_B = 10 %, the sample's own noise, distance correlation."
     scores = [_pairs(t, signals[:1])[signals[0]][0] for t in trials]
-    return {"jsd": float(np.median([mass_jsd(s, background["mass"], at=.1) for s in scores])), "jsd_noise": float(jsd_floor(scores[0], background["mass"], at=.1)),
-            "distance_correlation": float(np.median([distance_correlation(s, background["mass"]) for s in scores]))}
+    return {
+        "jsd": float(np.median([mass_jsd(s, background["mass"], at=0.1) for s in scores])),
+        "jsd_noise": float(jsd_floor(scores[0], background["mass"], at=0.1)),
+        "distance_correlation": float(
+            np.median([distance_correlation(s, background["mass"]) for s in scores])
+        ),
+    }
 
 # %% ../../nbs/experiment/board.ipynb #c011
 def _cost(trials):
-    def middle(name): return float(np.median([t.told.get(name) or 0. for t in trials]))
-    return {"seeds": len(trials), "train_seconds": middle("train_seconds"), "us_per_jet": 1e6 * middle("seconds_per_jet"), "parameters": int(middle("parameters")), "memory_MB": middle("memory_MB")}
+    def middle(name):
+        return float(np.median([t.told.get(name) or 0.0 for t in trials]))
 
+    return {
+        "seeds": len(trials),
+        "train_seconds": middle("train_seconds"),
+        "us_per_jet": 1e6 * middle("seconds_per_jet"),
+        "parameters": int(middle("parameters")),
+        "memory_MB": middle("memory_MB"),
+    }
+
+# %% ../../nbs/experiment/board.ipynb #c011s1
 def _rows(direction, groups, observables, n, seed):
     "All rows of a direction."
-    signals, background = sorted({s for g in groups.values() for s in _signals(g[0])}), observables[direction]
+    signals, background = (
+        sorted({s for g in groups.values() for s in _signals(g[0])}),
+        observables[direction],
+    )
     others = {s: observables[s] for s in signals}
     weights = _weights(background, others)
     drawn = {label: _drawn(g, signals, weights["auc"], n, seed) for label, g in groups.items()}
     for label, g in groups.items():
         flat, jsd = _at_fixed_mass(g, background, signals, others, weights["auc"], n, seed)
-        shared = {"direction": direction, "entry": label, "detector": g[0].entry.detector, "twin": g[0].entry.twin} | _sculpting(g, background, signals) | {"jsd_at_fixed_mass": jsd} | _cost(g)
+        shared = (
+            {
+                "direction": direction,
+                "entry": label,
+                "detector": g[0].entry.detector,
+                "twin": g[0].entry.twin,
+            }
+            | _sculpting(g, background, signals)
+            | {"jsd_at_fixed_mass": jsd}
+            | _cost(g)
+        )
         for s in signals:
             v, d = drawn[label][s]
             row = {"signal": s, "auc": _banded(v[:, 0], d[..., 0]), "auc_at_fixed_mass": flat[s]}
-            row |= {k: float(np.median([auc(*_pairs(t, [s])[s], *weights[k][s]) for t in g])) for k in MATCHED if k != "auc"}
-            row |= {f"rejection_{e:g}": _banded(v[:, 1 + i], d[..., 1 + i]) for i, e in enumerate(EFFICIENCIES)}
-            row |= {f"efficiency_{e:g}": _banded(v[:, 4 + i], d[..., 4 + i]) for i, e in enumerate(BACKGROUNDS) if e * len(background["pt"]) >= 1}
+            row |= {
+                k: float(np.median([auc(*_pairs(t, [s])[s], *weights[k][s]) for t in g]))
+                for k in MATCHED
+                if k != "auc"
+            }
+            row |= {
+                f"rejection_{e:g}": _banded(v[:, 1 + i], d[..., 1 + i])
+                for i, e in enumerate(EFFICIENCIES)
+            }
+            row |= {
+                f"efficiency_{e:g}": _banded(v[:, 4 + i], d[..., 4 + i])
+                for i, e in enumerate(BACKGROUNDS)
+                if e * len(background["pt"]) >= 1
+            }
             row |= {"max_sic": _banded(v[:, 7], d[..., 7])}
-            if g[0].entry.twin in drawn: row |= _gain(drawn[label][s], drawn[g[0].entry.twin][s])
+            if g[0].entry.twin in drawn:
+                row |= _gain(drawn[label][s], drawn[g[0].entry.twin][s])
             yield shared | row
 
+# %% ../../nbs/experiment/board.ipynb #c011s2
 def _signals(trial):
     names = {k.split("/")[0] for k in trial.arrays} - {"held_out", trial.direction}
     return {k for k in names if ":" not in k}
@@ -101,40 +178,62 @@ def _signals(trial):
 @dataclass
 class Board:
     "Rows of a comparison, one for each direction, entry and signal."
-    rows: list                              # of dicts
-    made: dict = field(default_factory=dict) # jets, replicas, hardware
 
-    def __len__(self): return len(self.rows)
+    rows: list  # of dicts
+    made: dict = field(default_factory=dict)  # jets, replicas, hardware
 
-    def where(self,
-        **fixed, # such as direction="qcd", signal="top"
+    def __len__(self):
+        return len(self.rows)
+
+    def where(
+        self,
+        **fixed,  # such as direction="qcd", signal="top"
     ) -> list:
         "The rows with these values."
         return [r for r in self.rows if all(r.get(k) == v for k, v in fixed.items())]
 
     @property
-    def directions(self): return list(dict.fromkeys(r["direction"] for r in self.rows))
+    def directions(self):
+        return list(dict.fromkeys(r["direction"] for r in self.rows))
 
-    def signals(self, direction): return list(dict.fromkeys(r["signal"] for r in self.where(direction=direction)))
+    def signals(self, direction):
+        return list(dict.fromkeys(r["signal"] for r in self.where(direction=direction)))
 
     def row(self, direction, entry, signal):
         "One row. Raises `KeyError` when there is none."
-        if not (found := self.where(direction=direction, entry=entry, signal=signal)): raise KeyError(f"No row {direction} → {signal} of {entry!r}; entries are {sorted({r['entry'] for r in self.rows})}.")
+        if not (found := self.where(direction=direction, entry=entry, signal=signal)):
+            raise KeyError(
+                f"No row {direction} → {signal} of {entry!r}; entries are {sorted({r['entry'] for r in self.rows})}."
+            )
         return found[0]
 
 # %% ../../nbs/experiment/board.ipynb #c013s0
 def judge(
-    trials, # of `compare`
-    test,   # name → the test jets of that comparison, or paths of their files
-    n=40,   # bootstrap replicas of each seed
+    trials,  # of `compare`
+    test,  # name → the test jets of that comparison, or paths of their files
+    n=40,  # bootstrap replicas of each seed
     seed=0,
 ) -> Board:
     "The board of a comparison. Raises `ValueError` without trials."
-    if not trials: raise ValueError("No trials: run `compare` first.")
+    if not trials:
+        raise ValueError("No trials: run `compare` first.")
     observables, groups = {k: _observables(j) for k, j in test.items()}, {}
-    for t in trials: groups.setdefault(t.direction, {}).setdefault(t.entry.label, []).append(t)
-    rows = [row for direction, g in groups.items() for row in _rows(direction, g, observables, n, seed)]
-    return Board(rows, {"jets": {k: len(o["pt"]) for k, o in observables.items()}, "replicas": n, "seed": seed, "level": .6827, "hardware": hardware()})
+    for t in trials:
+        groups.setdefault(t.direction, {}).setdefault(t.entry.label, []).append(t)
+    rows = [
+        row for direction, g in groups.items() for row in _rows(direction, g, observables, n, seed)
+    ]
+    return Board(
+        rows,
+        {
+            "jets": {k: len(o["pt"]) for k, o in observables.items()},
+            "replicas": n,
+            "seed": seed,
+            "level": 0.6827,
+            "hardware": hardware(),
+        },
+    )
+
 
 def _observables(jets):
     parts = Jets.blocks(jets, 50_000) if isinstance(jets, (str, Path)) else [jets]
@@ -142,91 +241,181 @@ def _observables(jets):
     return {k: np.concatenate([c[k] for c in columns]) for k in ("pt", "mass")}
 
 # %% ../../nbs/experiment/board.ipynb #c020
-HEAD = ["entry", *(f"{{}}: {h}" for h in ("AUC [68 %]", "over its twin", "at fixed mass")), "JSD at ε_B 10 %", "fixed mass", "dCor", "train [s]", "µs/jet", "parameters", "MB", "seeds"]
+HEAD = [
+    "entry",
+    *(f"{{}}: {h}" for h in ("AUC [68 %]", "over its twin", "at fixed mass")),
+    "JSD at ε_B 10 %",
+    "fixed mass",
+    "dCor",
+    "train [s]",
+    "µs/jet",
+    "parameters",
+    "MB",
+    "seeds",
+]
 
+# %% ../../nbs/experiment/board.ipynb #c020s1
 def _cells(rows):
-    def gain(r): return "{:+.3f} [{:+.3f}, {:+.3f}]".format(*r["gain"]) + (" ✓" if r["beats_twin"] else "") if "gain" in r else "–"
-    per_signal = [c for r in rows for c in (_band(r["auc"]), gain(r), f"{r['auc_at_fixed_mass'][0]:.3f}")]
-    r = rows[0]
-    return [r["entry"], *per_signal, f"{r['jsd']:.3f}", f"{r['jsd_at_fixed_mass']:.4f}", f"{r['distance_correlation']:.2f}", f"{r['train_seconds']:.1f}", f"{r['us_per_jet']:.1f}",
-            f"{r['parameters']:,}", f"{r['memory_MB']:.0f}", r["seeds"]]
+    def gain(r):
+        return (
+            "{:+.3f} [{:+.3f}, {:+.3f}]".format(*r["gain"]) + (" ✓" if r["beats_twin"] else "")
+            if "gain" in r
+            else "–"
+        )
 
+    per_signal = [
+        c for r in rows for c in (_band(r["auc"]), gain(r), f"{r['auc_at_fixed_mass'][0]:.3f}")
+    ]
+    r = rows[0]
+    return [
+        r["entry"],
+        *per_signal,
+        f"{r['jsd']:.3f}",
+        f"{r['jsd_at_fixed_mass']:.4f}",
+        f"{r['distance_correlation']:.2f}",
+        f"{r['train_seconds']:.1f}",
+        f"{r['us_per_jet']:.1f}",
+        f"{r['parameters']:,}",
+        f"{r['memory_MB']:.0f}",
+        r["seeds"],
+    ]
+
+# %% ../../nbs/experiment/board.ipynb #c020s2
 @patch
-def table(self:Board,
-    direction, # one of `directions`
-) -> str:      # HTML
+def table(
+    self: Board,
+    direction,  # one of `directions`
+) -> str:  # HTML
     "The board of one direction, best mean AUC first; ✓ where the band of the gain over the twin lies above zero."
     signals = self.signals(direction)
-    entries = sorted(dict.fromkeys(r["entry"] for r in self.where(direction=direction)), key=lambda e: -np.mean([self.row(direction, e, s)["auc"][0] for s in signals]))
+    entries = sorted(
+        dict.fromkeys(r["entry"] for r in self.where(direction=direction)),
+        key=lambda e: -np.mean([self.row(direction, e, s)["auc"][0] for s in signals]),
+    )
     head = [HEAD[0], *(h.format(s) for s in signals for h in HEAD[1:4]), *HEAD[4:]]
     noise = self.where(direction=direction)[0]["jsd_noise"]
-    return _table(head, [_cells([self.row(direction, e, s) for s in signals]) for e in entries]) + f"<p>Noise of the JSD in a sample of this size: {noise:.4f}.</p>"
+    return (
+        _table(head, [_cells([self.row(direction, e, s) for s in signals]) for e in entries])
+        + f"<p>Noise of the JSD in a sample of this size: {noise:.4f}.</p>"
+    )
 
 # %% ../../nbs/experiment/board.ipynb #c022
 @styled
 def front(
-    board,     # `Board`
-    direction, # of it
-    signal,    # of that direction
-    fixed_mass=False, # the scores as ranks at fixed mass too, joined to what they were
+    board,  # `Board`
+    direction,  # of it
+    signal,  # of that direction
+    fixed_mass=False,  # the scores as ranks at fixed mass too, joined to what they were
     ax=None,
 ):
     "AUC against the divergence of the background's mass at ε_B = 10 %; the line joins the entries that no other beats in both."
     rows = board.where(direction=direction, signal=signal)
     x, y = (np.array([r[k] if k == "jsd" else r[k][0] for r in rows]) for k in ("jsd", "auc"))
-    best = [i for i in np.argsort(x) if not ((y > y[i]) & (x <= x[i]) | (y >= y[i]) & (x < x[i])).any()]
+    best = [
+        i for i in np.argsort(x) if not ((y > y[i]) & (x <= x[i]) | (y >= y[i]) & (x < x[i])).any()
+    ]
     ax.step(x[best], y[best], where="post", color="grey", lw=1, ls="-")
     for i, r in enumerate(rows):
         colour = PALETTE[i % len(PALETTE)]
-        ax.errorbar(x[i], y[i], [[y[i] - r["auc"][1]], [r["auc"][2] - y[i]]], fmt="o", color=colour, ls="")
+        ax.errorbar(
+            x[i], y[i], [[y[i] - r["auc"][1]], [r["auc"][2] - y[i]]], fmt="o", color=colour, ls=""
+        )
         ax.annotate(r["entry"], (x[i], y[i]), xytext=(4, 3), textcoords="offset points", fontsize=7)
         if fixed_mass:
-            ax.plot(r["jsd_at_fixed_mass"], r["auc_at_fixed_mass"][0], "o", mfc="none", color=colour)
-            ax.plot([x[i], r["jsd_at_fixed_mass"]], [y[i], r["auc_at_fixed_mass"][0]], color=colour, lw=.5, ls=":")
-    ax.axvline(rows[0]["jsd_noise"], color="grey", lw=.8, ls=":")
-    ax.set(xscale="log", xlabel="JSD of the background's mass at $\\epsilon_B$ = 10 % [bits]", ylabel=f"AUC, {direction} → {signal}")
+            ax.plot(
+                r["jsd_at_fixed_mass"], r["auc_at_fixed_mass"][0], "o", mfc="none", color=colour
+            )
+            ax.plot(
+                [x[i], r["jsd_at_fixed_mass"]],
+                [y[i], r["auc_at_fixed_mass"][0]],
+                color=colour,
+                lw=0.5,
+                ls=":",
+            )
+    ax.axvline(rows[0]["jsd_noise"], color="grey", lw=0.8, ls=":")
+    ax.set(
+        xscale="log",
+        xlabel="JSD of the background's mass at $\\epsilon_B$ = 10 % [bits]",
+        ylabel=f"AUC, {direction} → {signal}",
+    )
 
 # %% ../../nbs/experiment/board.ipynb #c024
 @patch
-def ranking(self:Board,
-    direction, # one of `directions`
-) -> dict:     # how the classes are compared → entries, best first
+def ranking(
+    self: Board,
+    direction,  # one of `directions`
+) -> dict:  # how the classes are compared → entries, best first
     "Entries by mean AUC over the signals: at one pT spectrum, as the jets come, at one mass spectrum, and as ranks at fixed mass."
-    def of(key, r): return r[key][0] if isinstance(r[key], (list, tuple)) else r[key]
+
+    def of(key, r):
+        return r[key][0] if isinstance(r[key], (list, tuple)) else r[key]
+
     entries = list(dict.fromkeys(r["entry"] for r in self.where(direction=direction)))
-    mean = {key: {e: np.mean([of(key, r) for r in self.where(direction=direction, entry=e)]) for e in entries} for key in (*MATCHED, "auc_at_fixed_mass")}
+    mean = {
+        key: {
+            e: np.mean([of(key, r) for r in self.where(direction=direction, entry=e)])
+            for e in entries
+        }
+        for key in (*MATCHED, "auc_at_fixed_mass")
+    }
     return {key: sorted(entries, key=lambda e: -m[e]) for key, m in mean.items()}
 
+
 @patch
-def robustness(self:Board, direction) -> dict: # how the classes are compared → Kendall's τ with the ranking at one pT spectrum
+def robustness(
+    self: Board, direction
+) -> dict:  # how the classes are compared → Kendall's τ with the ranking at one pT spectrum
     "How far the ranking stays when the classes are compared in another way: 1 for the same order, 0 for none."
     from scipy.stats import kendalltau
+
     ranks = self.ranking(direction)
     place = {key: [order.index(e) for e in ranks["auc"]] for key, order in ranks.items()}
-    return {key: float(kendalltau(place["auc"], p).statistic) for key, p in place.items() if key != "auc"}
+    return {
+        key: float(kendalltau(place["auc"], p).statistic)
+        for key, p in place.items()
+        if key != "auc"
+    }
 
 # %% ../../nbs/experiment/board.ipynb #c026
 @patch
-def save(self:Board,
-    folder, # made when it is not there
+def save(
+    self: Board,
+    folder,  # made when it is not there
 ) -> Path:  # of board.html
     "Write the board: `board.json`, `board.csv`, `board.html`."
     folder = Path(folder)
-    names = {k: any(isinstance(r.get(k), (list, tuple)) for r in self.rows) for k in dict.fromkeys(k for r in self.rows for k in r)}
-    head = [x for k, banded in names.items() for x in ([k, f"{k}_low", f"{k}_high"] if banded else [k])]
-    flat = [[x for k, banded in names.items() for x in (r.get(k) or [None] * 3 if banded else [r.get(k)])] for r in self.rows]
-    with atomic_path(folder / "board.json") as f: f.write_text(json.dumps({"made": self.made, "rows": self.rows}, indent=1))
-    with atomic_path(folder / "board.csv") as f, open(f, "w", newline="") as file: csv.writer(file).writerows([head, *flat])
+    names = {
+        k: any(isinstance(r.get(k), (list, tuple)) for r in self.rows)
+        for k in dict.fromkeys(k for r in self.rows for k in r)
+    }
+    head = [
+        x for k, banded in names.items() for x in ([k, f"{k}_low", f"{k}_high"] if banded else [k])
+    ]
+    flat = [
+        [
+            x
+            for k, banded in names.items()
+            for x in (r.get(k) or [None] * 3 if banded else [r.get(k)])
+        ]
+        for r in self.rows
+    ]
+    with atomic_path(folder / "board.json") as f:
+        f.write_text(json.dumps({"made": self.made, "rows": self.rows}, indent=1))
+    with atomic_path(folder / "board.csv") as f, open(f, "w", newline="") as file:
+        csv.writer(file).writerows([head, *flat])
     parts = "".join(f"<h2>Trained on {escape(d)}</h2>{self.table(d)}" for d in self.directions)
     page = f"<!doctype html><meta charset='utf-8'><title>Board</title><style>{CSS}</style><h1>Anomaly detectors on the same jets</h1>{parts}<pre>{escape(json.dumps(self.made, indent=1))}</pre>"
-    with atomic_path(folder / "board.html") as f: f.write_text(page)
+    with atomic_path(folder / "board.html") as f:
+        f.write_text(page)
     return folder / "board.html"
 
+# %% ../../nbs/experiment/board.ipynb #c026s1
 def load_board(
-    folder, # written by `Board.save`
+    folder,  # written by `Board.save`
 ) -> Board:
     "The board of a folder; raises `FileNotFoundError`."
     path = Path(folder) / "board.json"
-    if not path.is_file(): raise FileNotFoundError(f"{path}: no board there; `Board.save` writes one.")
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no board there; `Board.save` writes one.")
     said = json.loads(path.read_text())
     return Board(said["rows"], said["made"])

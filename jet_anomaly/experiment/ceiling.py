@@ -11,10 +11,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ..jet.jets import concatenate, fingerprint
 from ..evaluate.metrics import match_spectrum
-from ..represent.sequences import LogSequences
+from ..jet.jets import concatenate, fingerprint
 from ..jet.substructure import substructure
+from ..represent.sequences import LogSequences
 
 # %% ../../nbs/experiment/ceiling.ipynb #c006
 def _weights(background, signal):
@@ -22,65 +22,108 @@ def _weights(background, signal):
     w = match_spectrum(background.observables["pt"], signal.observables["pt"])
     return np.concatenate([np.ones(len(background)), w * len(background) / w.sum()])
 
+
 _KNOWN = {}  # the same jets come again, for each seed and signal; a dozen samples are remembered
+
 
 def _features(jets):
     "(jets, observables) float32."
     if (mark := fingerprint(jets)) not in _KNOWN:
-        if len(_KNOWN) > 12: _KNOWN.pop(next(iter(_KNOWN)))
+        if len(_KNOWN) > 12:
+            _KNOWN.pop(next(iter(_KNOWN)))
         made = substructure(torch.from_numpy(jets.p4), torch.from_numpy(jets.mask))
         _KNOWN[mark] = np.stack([np.asarray(v, np.float32) for v in made.values()], 1)
     return _KNOWN[mark]
 
+# %% ../../nbs/experiment/ceiling.ipynb #c006s1
 def supervised_trees(
-    background, signal, # `Jets` to learn the difference from
-    seed=0,             # of the trees
-    trees=200,          # boosting rounds
-    leaves=15,          # of a tree
-): # function jets → (jets,) probability of signal, and the number of parameters
+    background,
+    signal,  # `Jets` to learn the difference from
+    seed=0,  # of the trees
+    trees=200,  # boosting rounds
+    leaves=15,  # of a tree
+):  # function jets → (jets,) probability of signal, and the number of parameters
     "Gradient-boosted trees on mass, shapes, N-subjettiness, correlations, soft drop and splittings."
     from sklearn.ensemble import HistGradientBoostingClassifier
+
     _check(background, signal)
-    model = HistGradientBoostingClassifier(max_iter=trees, max_leaf_nodes=leaves, learning_rate=.08, l2_regularization=1., random_state=seed)
-    model.fit(np.concatenate([_features(background), _features(signal)]), np.repeat([0, 1], [len(background), len(signal)]), _weights(background, signal))
+    model = HistGradientBoostingClassifier(
+        max_iter=trees,
+        max_leaf_nodes=leaves,
+        learning_rate=0.08,
+        l2_regularization=1.0,
+        random_state=seed,
+    )
+    model.fit(
+        np.concatenate([_features(background), _features(signal)]),
+        np.repeat([0, 1], [len(background), len(signal)]),
+        _weights(background, signal),
+    )
     size = sum(tree.get_n_leaf_nodes() for row in model._predictors for tree in row)
     return lambda jets: model.predict_proba(_features(jets))[:, 1].astype(np.float32), size
 
+
 def _check(background, signal):
-    if min(len(background), len(signal)) < 50: raise ValueError(f"{len(background)} background and {len(signal)} signal jets; a ceiling needs at least 50 of each.")
+    if min(len(background), len(signal)) < 50:
+        raise ValueError(
+            f"{len(background)} background and {len(signal)} signal jets; a ceiling needs at least 50 of each."
+        )
 
 # %% ../../nbs/experiment/ceiling.ipynb #c009
 class SetClassifier(nn.Module):
     "A transformer over constituents, a mean, a logit."
+
     def __init__(self, width=32, heads=4, layers=2):
         super().__init__()
         self.embed = nn.Sequential(nn.Linear(3, width), nn.GELU(), nn.Linear(width, width))
-        layer = nn.TransformerEncoderLayer(width, heads, 2 * width, dropout=0., activation="gelu", batch_first=True, norm_first=True)
+        layer = nn.TransformerEncoderLayer(
+            width,
+            heads,
+            2 * width,
+            dropout=0.0,
+            activation="gelu",
+            batch_first=True,
+            norm_first=True,
+        )
         self.attend = nn.TransformerEncoder(layer, layers, enable_nested_tensor=False)
-        self.decide = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), nn.GELU(), nn.Linear(width, 1))
+        self.decide = nn.Sequential(
+            nn.LayerNorm(width), nn.Linear(width, width), nn.GELU(), nn.Linear(width, 1)
+        )
 
-    def forward(self,
-        x,    # (jets, constituents, 3) as `LogSequences`
-        mask, # (jets, constituents)
-    ):        # (jets,) logits
-        mask = mask | ~mask.any(1, keepdim=True)  # a jet without constituents attends to its padding rather than to nothing
+    def forward(
+        self,
+        x,  # (jets, constituents, 3) as `LogSequences`
+        mask,  # (jets, constituents)
+    ):  # (jets,) logits
+        mask = mask | ~mask.any(
+            1, keepdim=True
+        )  # a jet without constituents attends to its padding rather than to nothing
         h = self.attend(self.embed(x), src_key_padding_mask=~mask) * mask[..., None]
         return self.decide(h.sum(1) / mask.sum(1, keepdim=True))[:, 0]
 
 # %% ../../nbs/experiment/ceiling.ipynb #c011
 def supervised_transformer(
-    background, signal, # `Jets` to learn the difference from
-    seed=0,             # of weights and batches
+    background,
+    signal,  # `Jets` to learn the difference from
+    seed=0,  # of weights and batches
     n_constituents=30,  # the hardest this many
-    epochs=10, batch_size=128, lr=2e-3, device="auto",
-    **size,             # width, heads, layers of `SetClassifier`
-): # function jets → (jets,) probability of signal, and the number of parameters
+    epochs=10,
+    batch_size=128,
+    lr=2e-3,
+    device="auto",
+    **size,  # width, heads, layers of `SetClassifier`
+):  # function jets → (jets,) probability of signal, and the number of parameters
     "A small set transformer on log pT, Δη, Δφ of the constituents, trained with one-cycle learning rates."
     _check(background, signal)
-    device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+    device = torch.device(
+        ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    )
     view = LogSequences(n_constituents, robust=True).fit(background)
     x, m = (t.to(device) for t in view.transform(concatenate([background, signal])))
-    y = torch.repeat_interleave(torch.tensor([0., 1.], device=device), torch.tensor([len(background), len(signal)], device=device))
+    y = torch.repeat_interleave(
+        torch.tensor([0.0, 1.0], device=device),
+        torch.tensor([len(background), len(signal)], device=device),
+    )
     w = torch.from_numpy(_weights(background, signal)).float().to(device)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -92,14 +135,23 @@ def supervised_transformer(
         for rows in torch.randperm(len(x), generator=generator).to(device).split(batch_size):
             optimiser.zero_grad()
             F.binary_cross_entropy_with_logits(model(x[rows], m[rows]), y[rows], w[rows]).backward()
-            nn.utils.clip_grad_norm_(model.parameters(), 1.)
-            optimiser.step(); schedule.step()
+            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimiser.step()
+            schedule.step()
     model.eval()
 
     def score(jets):
         with torch.no_grad():
-            parts = [torch.sigmoid(model(*(t.to(device) for t in part))) for part in zip(*(t.split(2000) for t in view.transform(jets)))]
+            parts = [
+                torch.sigmoid(model(*(t.to(device) for t in part)))
+                for part in zip(*(t.split(2000) for t in view.transform(jets)))
+            ]
         return torch.cat(parts).cpu().numpy()
+
     return score, sum(p.numel() for p in model.parameters())
 
-SUPERVISED = {"supervised_trees": supervised_trees, "supervised_transformer": supervised_transformer}
+# %% ../../nbs/experiment/ceiling.ipynb #c011s1
+SUPERVISED = {
+    "supervised_trees": supervised_trees,
+    "supervised_transformer": supervised_transformer,
+}

@@ -22,97 +22,151 @@ import torch
 from tqdm.auto import tqdm
 
 from .. import __version__
-from ..core.files import atomic_path
-from ..jet.jets import Jets, concatenate, fingerprint
+from ..core.files import atomic_path, load_arrays, save_arrays
 from ..core.workers import Workers, cores, cuda_devices
 from ..detect.detector import detector_class, detector_names, make_detector
-from .ceiling import SUPERVISED
-from ..core.files import load_arrays, save_arrays
 from ..evaluate.report import hardware
+from .ceiling import SUPERVISED
+from ..jet.jets import Jets, concatenate, fingerprint
 
 # %% ../../nbs/experiment/compare.ipynb #c008
 @dataclass(frozen=True)
 class Entry:
     "A line of the board: a detector, its options, how it is trained, and the model-free score it must beat."
-    detector: str                                  # a registered name, or one of `ceiling.SUPERVISED`
-    label: str = ""                                # how the board calls it; the detector's name by default
-    options: dict = field(default_factory=dict)    # of the detector's configuration
-    settings: dict = field(default_factory=dict)   # of `Detector.fit`
-    score: str | None = None                       # which of its scores; its own choice by default
-    twin: str | None = None                        # label of the entry that says the same without a model
-    seeds: int | None = None                       # trainings; as many as the board has by default
+
+    detector: str  # a registered name, or one of `ceiling.SUPERVISED`
+    label: str = ""  # how the board calls it; the detector's name by default
+    options: dict = field(default_factory=dict)  # of the detector's configuration
+    settings: dict = field(default_factory=dict)  # of `Detector.fit`
+    score: str | None = None  # which of its scores; its own choice by default
+    twin: str | None = None  # label of the entry that says the same without a model
+    seeds: int | None = None  # trainings; as many as the board has by default
 
     def __post_init__(self):
-        if not self.label: object.__setattr__(self, "label", self.detector)
-        if self.detector not in SUPERVISED: make_detector(self.detector, **self.options)  # a wrong name fails here, not an hour later
+        if not self.label:
+            object.__setattr__(self, "label", self.detector)
+        if self.detector not in SUPERVISED:
+            make_detector(
+                self.detector, **self.options
+            )  # a wrong name fails here, not an hour later
 
     @property
     def slug(self):
         "A folder's name that changes with everything that changes the scores."
         said = {k: v for k, v in asdict(self).items() if k not in ("label", "twin", "seeds")}
-        if self.detector not in SUPERVISED:  # the detector's own settings and recipe count too: they may be others in the next version
-            said |= {"options": asdict(make_detector(self.detector, **self.options).config), "settings": detector_class(self.detector).recipe | self.settings}
-        key = hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode()).hexdigest()[:10]
+        if (
+            self.detector not in SUPERVISED
+        ):  # the detector's own settings and recipe count too: they may be others in the next version
+            said |= {
+                "options": asdict(make_detector(self.detector, **self.options).config),
+                "settings": detector_class(self.detector).recipe | self.settings,
+            }
+        key = hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode()).hexdigest()[
+            :10
+        ]
         return f"{re.sub('[^A-Za-z0-9]+', '_', self.label).strip('_') or 'entry'}-{key}"
 
 # %% ../../nbs/experiment/compare.ipynb #c009
-CUTS = {"mass": "mass", "multiplicity": "n_constituents", "−τ21": "-tau21", "−τ32": "-tau32", "−D2": "-d2"}
+CUTS = {
+    "mass": "mass",
+    "multiplicity": "n_constituents",
+    "−τ21": "-tau21",
+    "−τ32": "-tau32",
+    "−D2": "-d2",
+}
 ONCE = "mean_square", "pca", "mean_image", "image_energy"  # nothing random in them
-TWINS = {"image": "mean_image", "channel": "mean_image", "vrnn": "multiplicity", "ebm": "multiplicity", "pca": "mean_square", "isolation_forest": "mass", "pseudo_decay": "−τ21"}
+TWINS = {
+    "image": "mean_image",
+    "channel": "mean_image",
+    "vrnn": "multiplicity",
+    "ebm": "multiplicity",
+    "pca": "mean_square",
+    "isolation_forest": "mass",
+    "pseudo_decay": "−τ21",
+}
+
 
 def twin_of(
-    name, # of a registered detector
-) -> str: # label of an entry of `default_entries`
+    name,  # of a registered detector
+) -> str:  # label of an entry of `default_entries`
     "The model-free score of the inputs a detector sees; the mean square of the scaled four-vectors for most."
     return next((twin for start, twin in TWINS.items() if name.startswith(start)), "mean_square")
 
+# %% ../../nbs/experiment/compare.ipynb #c009s1
 def default_entries(
-    budget=None,      # detector name → dict of `Entry` fields, such as {"ebm": {"seeds": 3}}
+    budget=None,  # detector name → dict of `Entry` fields, such as {"ebm": {"seeds": 3}}
     supervised=True,  # with the supervised ceilings
 ) -> list:
     "Every registered detector, the cuts on one observable, and the supervised ceilings; the detectors' own recipes unless `budget` says otherwise."
     budget = budget or {}
     names = [n for n in detector_names() if n != "cut"]
-    if unknown := set(budget) - {*names, *SUPERVISED}: raise KeyError(f"No detector {sorted(unknown)}; known are {', '.join([*names, *SUPERVISED])}.")
+    if unknown := set(budget) - {*names, *SUPERVISED}:
+        raise KeyError(
+            f"No detector {sorted(unknown)}; known are {', '.join([*names, *SUPERVISED])}."
+        )
     entries = [Entry("cut", label, {"observable": o}, seeds=1) for label, o in CUTS.items()]
-    entries += [Entry(n, **({"seeds": 1} if n in ONCE else {}) | ({} if n in ("mean_square", "mean_image", "image_energy") else {"twin": twin_of(n)}) | budget.get(n, {})) for n in names]
+    entries += [
+        Entry(
+            n,
+            **({"seeds": 1} if n in ONCE else {})
+            | ({} if n in ("mean_square", "mean_image", "image_energy") else {"twin": twin_of(n)})
+            | budget.get(n, {}),
+        )
+        for n in names
+    ]
     return entries + [Entry(n, **budget.get(n, {})) for n in SUPERVISED if supervised]
 
 # %% ../../nbs/experiment/compare.ipynb #c012
 def _kilobytes(line):
-    try: return int(re.search(rf"{line}:\s+(\d+) kB", Path("/proc/self/status").read_text())[1])
-    except (OSError, TypeError): return float("nan")
+    try:
+        return int(re.search(rf"{line}:\s+(\d+) kB", Path("/proc/self/status").read_text())[1])
+    except (OSError, TypeError):
+        return float("nan")
+
 
 @contextmanager
 def peak_memory():
     "A dict that holds under `MB`, afterwards, how far memory rose: of the graphics card where one is used, else of the process (Linux; NaN elsewhere)."
     told = {}
-    if torch.cuda.is_available(): torch.cuda.reset_peak_memory_stats()
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
     else:
-        try: Path("/proc/self/clear_refs").write_text("5")  # resets the peak
-        except OSError: pass
+        try:
+            Path("/proc/self/clear_refs").write_text("5")  # resets the peak
+        except OSError:
+            pass
         before = _kilobytes("VmRSS")
     yield told
-    told["MB"] = torch.cuda.max_memory_allocated() / 2**20 if torch.cuda.is_available() else (_kilobytes("VmHWM") - before) / 1024
+    told["MB"] = (
+        torch.cuda.max_memory_allocated() / 2**20
+        if torch.cuda.is_available()
+        else (_kilobytes("VmHWM") - before) / 1024
+    )
 
 # %% ../../nbs/experiment/compare.ipynb #c014
 @lru_cache(maxsize=8)
-def _jets(path): return Jets.from_hdf5(path)
+def _jets(path):
+    return Jets.from_hdf5(path)
+
 
 def _background(job):
     "Training and held-out jets of a trial; the same for every detector and seed. Some of the training jets may be signal in disguise."
     fit, held_out = _jets(job["train"]).split(1 - job["held_out"], job["held_out"], seed=0)
-    if not job["contaminate"]: return fit, held_out
+    if not job["contaminate"]:
+        return fit, held_out
     path, fraction = job["contaminate"]
     n, signal = round(fraction * len(fit)), _jets(path)
-    if n > len(signal): raise ValueError(f"{fraction:.3g} of {len(fit)} jets are {n} signal jets; {path} has {len(signal)}.")
+    if n > len(signal):
+        raise ValueError(
+            f"{fraction:.3g} of {len(fit)} jets are {n} signal jets; {path} has {len(signal)}."
+        )
     mixed = concatenate([fit[n:], signal[:n]])
     return mixed[np.random.default_rng(0).permutation(len(mixed))], held_out
 
 # %% ../../nbs/experiment/compare.ipynb #c015
 def _score_all(score, tests):
     "name → array for all samples and scores, and the seconds per jet of scoring."
-    arrays, seconds, n = {}, 0., 0
+    arrays, seconds, n = {}, 0.0, 0
     for name, jets in tests.items():
         began = time.perf_counter()
         made = score(jets)
@@ -120,138 +174,276 @@ def _score_all(score, tests):
         arrays |= {f"{name}/{k}": v for k, v in made.items()}
     return arrays, seconds / n
 
+
 def _fit_detector(job, tests):
     detector = make_detector(job["detector"], **job["options"])
     jets, held_out = _background(job)
     began = time.perf_counter()
-    with peak_memory() as memory: history = detector.fit(jets, held_out, seed=job["seed"], progress=False, **job["settings"])
+    with peak_memory() as memory:
+        history = detector.fit(jets, held_out, seed=job["seed"], progress=False, **job["settings"])
     seconds = time.perf_counter() - began
     arrays, per_jet = _score_all(detector.scores, tests | {"held_out": held_out})
-    return arrays, {"score": job["score"] or detector.score, "train_seconds": seconds, "seconds_per_jet": per_jet, "memory_MB": memory["MB"], "epochs": len(history),
-                    "last_epoch": {k: v for k, v in (history.rows[-1] if len(history) else {}).items() if isinstance(v, (int, float))}, "jets": len(jets), "parameters": sum(p.numel() for p in detector.parameters())}
+    return arrays, {
+        "score": job["score"] or detector.score,
+        "train_seconds": seconds,
+        "seconds_per_jet": per_jet,
+        "memory_MB": memory["MB"],
+        "epochs": len(history),
+        "last_epoch": {
+            k: v
+            for k, v in (history.rows[-1] if len(history) else {}).items()
+            if isinstance(v, (int, float))
+        },
+        "jets": len(jets),
+        "parameters": sum(p.numel() for p in detector.parameters()),
+    }
 
+# %% ../../nbs/experiment/compare.ipynb #c015s1
 def _fit_supervised(job, tests):
     "One classifier per signal, each trained with labels; the background is scored by each."
-    arrays, told = {}, {"score": "probability", "train_seconds": 0., "seconds_per_jet": 0., "memory_MB": 0., "epochs": 0}
+    arrays, told = (
+        {},
+        {
+            "score": "probability",
+            "train_seconds": 0.0,
+            "seconds_per_jet": 0.0,
+            "memory_MB": 0.0,
+            "epochs": 0,
+        },
+    )
     jets, held_out = _background(job)
     for name, path in job["signals"].items():
         signal, began = _jets(path), time.perf_counter()
-        with peak_memory() as memory: score, told["parameters"] = SUPERVISED[job["detector"]](jets, signal, seed=job["seed"], **job["options"])
+        with peak_memory() as memory:
+            score, told["parameters"] = SUPERVISED[job["detector"]](
+                jets, signal, seed=job["seed"], **job["options"]
+            )
         told["train_seconds"] += time.perf_counter() - began
-        made, per_jet = _score_all(lambda j: {"probability": score(j)}, {name: tests[name], f"{name}:background": tests[job["direction"]]})
+        made, per_jet = _score_all(
+            lambda j: {"probability": score(j)},
+            {name: tests[name], f"{name}:background": tests[job["direction"]]},
+        )
         arrays |= made
-        told |= {"seconds_per_jet": per_jet, "memory_MB": max(told["memory_MB"], memory["MB"]), "jets": len(jets) + len(signal)}
+        told |= {
+            "seconds_per_jet": per_jet,
+            "memory_MB": max(told["memory_MB"], memory["MB"]),
+            "jets": len(jets) + len(signal),
+        }
     return arrays, told
 
 # %% ../../nbs/experiment/compare.ipynb #c016
 FORMAT = "jet_anomaly scores of a trial"
 
+
 def run_trial(
-    job, # as `compare` plans it: plain names, numbers and paths
-) -> str: # its folder
+    job,  # as `compare` plans it: plain names, numbers and paths
+) -> str:  # its folder
     "Train one detector on one background with one seed, score all test jets; nothing is done when it has been done."
     folder = Path(job["folder"])
-    if (folder / "result.json").is_file(): return job["folder"]
+    if (folder / "result.json").is_file():
+        return job["folder"]
     tests = {k: _jets(p) for k, p in job["tests"].items()}
     arrays, told = (_fit_supervised if job["detector"] in SUPERVISED else _fit_detector)(job, tests)
     bad = sorted(k for k, v in arrays.items() if not np.isfinite(v).all())
-    if bad: raise FloatingPointError(f"{job['label']} (seed {job['seed']}) gave scores that are no numbers for {', '.join(bad)}.")
+    if bad:
+        raise FloatingPointError(
+            f"{job['label']} (seed {job['seed']}) gave scores that are no numbers for {', '.join(bad)}."
+        )
     save_arrays(folder / "scores.safetensors", arrays, FORMAT, label=job["label"])
     with atomic_path(folder / "result.json") as temporary:
-        temporary.write_text(json.dumps(told | {k: job[k] for k in ("label", "detector", "direction", "seed", "options", "settings", "contaminate")}
-                                        | {"library": __version__, "hardware": hardware()}, indent=1))
+        temporary.write_text(
+            json.dumps(
+                told
+                | {
+                    k: job[k]
+                    for k in (
+                        "label",
+                        "detector",
+                        "direction",
+                        "seed",
+                        "options",
+                        "settings",
+                        "contaminate",
+                    )
+                }
+                | {"library": __version__, "hardware": hardware()},
+                indent=1,
+            )
+        )
     return job["folder"]
 
 # %% ../../nbs/experiment/compare.ipynb #c018
 @dataclass(frozen=True)
 class Trial:
     "The scores and the cost of one entry with one seed in one direction."
-    direction: str   # what it was trained on
+
+    direction: str  # what it was trained on
     entry: Entry
     seed: int
-    told: dict       # result.json
-    arrays: dict = field(repr=False) # "sample/score" → (jets,)
+    told: dict  # result.json
+    arrays: dict = field(repr=False)  # "sample/score" → (jets,)
 
-    def scores(self,
-        sample,      # name of a test sample, or "held_out"
-        against=None # signal that the scores shall be compared with: a supervised ceiling has one classifier for each
+    def scores(
+        self,
+        sample,  # name of a test sample, or "held_out"
+        against=None,  # signal that the scores shall be compared with: a supervised ceiling has one classifier for each
     ) -> np.ndarray:
         "Its score of every jet of a sample. Raises `KeyError` for what was not scored."
         for key in (f"{against}:background/{self.told['score']}", f"{sample}/{self.told['score']}"):
-            if key in self.arrays and (sample == self.direction or "background/" not in key): return self.arrays[key]
-        raise KeyError(f"{self.entry.label} has no {self.told['score']!r} of {sample!r}; it has {sorted(self.arrays)}.")
+            if key in self.arrays and (sample == self.direction or "background/" not in key):
+                return self.arrays[key]
+        raise KeyError(
+            f"{self.entry.label} has no {self.told['score']!r} of {sample!r}; it has {sorted(self.arrays)}."
+        )
+
 
 def read_trial(
-    folder,    # of a trial that has been run
-    direction, entry, seed,
+    folder,  # of a trial that has been run
+    direction,
+    entry,
+    seed,
 ) -> Trial:
     "A trial from its folder."
-    return Trial(direction, entry, seed, json.loads((Path(folder) / "result.json").read_text()), load_arrays(Path(folder) / "scores.safetensors", FORMAT)[0])
+    return Trial(
+        direction,
+        entry,
+        seed,
+        json.loads((Path(folder) / "result.json").read_text()),
+        load_arrays(Path(folder) / "scores.safetensors", FORMAT)[0],
+    )
 
 # %% ../../nbs/experiment/compare.ipynb #c019
 def _written(jets, name, folder):
     "The path of a sample, and its fingerprint."
-    if isinstance(jets, (str, Path)): return str(Path(jets).resolve()), fingerprint(next(iter(Jets.blocks(jets, 100_000))))
+    if isinstance(jets, (str, Path)):
+        return str(Path(jets).resolve()), fingerprint(next(iter(Jets.blocks(jets, 100_000))))
     path = folder / "jets" / f"{name}-{(mark := fingerprint(jets))[:12]}.h5"
-    if not path.is_file(): jets.to_hdf5(path)
+    if not path.is_file():
+        jets.to_hdf5(path)
     return str(path.resolve()), mark
 
+# %% ../../nbs/experiment/compare.ipynb #c019s1
 def _plan(train, test, folder, directions, entries, seeds, held_out, contaminate):
     "One job for each trial."
-    places = {(kind, name): _written(jets, name, folder) for kind, part in (("train", train), ("test", test)) for name, jets in part.items()}
+    places = {
+        (kind, name): _written(jets, name, folder)
+        for kind, part in (("train", train), ("test", test))
+        for name, jets in part.items()
+    }
     for seed in range(max(seeds, *(e.seeds or 0 for e in entries))):
         for direction, signals in directions.items():
             for entry in entries:
-                if seed >= min(entry.seeds or seeds, seeds): continue
+                if seed >= min(entry.seeds or seeds, seeds):
+                    continue
                 known = {s: places["train", s][0] for s in signals if ("train", s) in places}
-                if entry.detector in SUPERVISED and set(known) != set(signals): continue  # a ceiling needs labelled jets of every signal
-                marks = sorted(places[k][1] for k in places if k == ("train", direction) or k in [("test", s) for s in (direction, *signals)])
+                if entry.detector in SUPERVISED and set(known) != set(signals):
+                    continue  # a ceiling needs labelled jets of every signal
+                marks = sorted(
+                    places[k][1]
+                    for k in places
+                    if k == ("train", direction)
+                    or k in [("test", s) for s in (direction, *signals)]
+                )
                 dirty = contaminate and [places["train", contaminate[0]][0], contaminate[1]]
-                data = hashlib.sha256(json.dumps([marks, held_out, dirty and [places["train", contaminate[0]][1], contaminate[1]]]).encode()).hexdigest()[:10]
+                data = hashlib.sha256(
+                    json.dumps(
+                        [
+                            marks,
+                            held_out,
+                            dirty and [places["train", contaminate[0]][1], contaminate[1]],
+                        ]
+                    ).encode()
+                ).hexdigest()[:10]
                 place = folder / f"{direction}-{data}" / entry.slug / f"seed={seed}"
-                yield entry, dict(detector=entry.detector, label=entry.label, options=entry.options, settings=entry.settings, score=entry.score, direction=direction, seed=seed,
-                                  train=places["train", direction][0], held_out=held_out, contaminate=dirty or None, signals=known,
-                                  tests={s: places["test", s][0] for s in (direction, *signals)}, folder=str(place))
+                yield (
+                    entry,
+                    dict(
+                        detector=entry.detector,
+                        label=entry.label,
+                        options=entry.options,
+                        settings=entry.settings,
+                        score=entry.score,
+                        direction=direction,
+                        seed=seed,
+                        train=places["train", direction][0],
+                        held_out=held_out,
+                        contaminate=dirty or None,
+                        signals=known,
+                        tests={s: places["test", s][0] for s in (direction, *signals)},
+                        folder=str(place),
+                    ),
+                )
 
 # %% ../../nbs/experiment/compare.ipynb #c020
 DIRECTIONS = {"qcd": ("w", "top", "higgs4"), "top": ("qcd",)}
 
+
 def compare(
-    train,                 # name → `Jets` to train on, or the path of a file of them
-    test,                  # name → `Jets` to judge on, others than those
-    folder,                # where the trials live; the same folder goes on with what is missing
+    train,  # name → `Jets` to train on, or the path of a file of them
+    test,  # name → `Jets` to judge on, others than those
+    folder,  # where the trials live; the same folder goes on with what is missing
     *,
-    entries=None,          # of the board; `default_entries()`
-    directions=DIRECTIONS, # trained on and called background → what is to be found
-    seeds=5,               # trainings of each entry, unless it says less itself
-    held_out=.2,           # share of the training jets kept for early stopping and ranks
-    contaminate=None,      # (name, fraction): this share of the training jets is taken from that training sample
-    processes=1,           # trials at a time; each on its own graphics card where there are some
-    progress=True,         # show a bar
-) -> list:                 # of `Trial`
+    entries=None,  # of the board; `default_entries()`
+    directions=DIRECTIONS,  # trained on and called background → what is to be found
+    seeds=5,  # trainings of each entry, unless it says less itself
+    held_out=0.2,  # share of the training jets kept for early stopping and ranks
+    contaminate=None,  # (name, fraction): this share of the training jets is taken from that training sample
+    processes=1,  # trials at a time; each on its own graphics card where there are some
+    progress=True,  # show a bar
+) -> list:  # of `Trial`
     "Train every entry in every direction with every seed, or find it done. Raises `KeyError` for samples that are not there, `ValueError` for jets that are in both."
     folder, entries = Path(folder), default_entries() if entries is None else list(entries)
     _check(train, test, directions, entries, contaminate)
     jobs = list(_plan(train, test, folder, directions, entries, seeds, held_out, contaminate))
     todo = [job for _, job in jobs if not (Path(job["folder"]) / "result.json").is_file()]
-    with tqdm(total=len(jobs), initial=len(jobs) - len(todo), unit="trial", disable=not progress) as bar:
-        for place in spread(run_trial, todo, processes): bar.update(); bar.set_postfix_str(Path(place).parent.name)
+    with tqdm(
+        total=len(jobs), initial=len(jobs) - len(todo), unit="trial", disable=not progress
+    ) as bar:
+        for place in spread(run_trial, todo, processes):
+            bar.update()
+            bar.set_postfix_str(Path(place).parent.name)
     return [read_trial(job["folder"], job["direction"], entry, job["seed"]) for entry, job in jobs]
 
 # %% ../../nbs/experiment/compare.ipynb #c020s0
 def spread(function, items, processes):
     "Results as they come; in worker processes when there are to be several."
-    if processes == 1: yield from map(function, items); return
+    if processes == 1:
+        yield from map(function, items)
+        return
     with Workers(processes, max(cores() // processes, 1), cuda_devices()) as pool:
-        yield from (done.result() for done in as_completed([pool.submit(function, item) for item in items]))
+        yield from (
+            done.result() for done in as_completed([pool.submit(function, item) for item in items])
+        )
+
 
 def _check(train, test, directions, entries, contaminate):
-    wanted = {("train", d) for d in directions} | {("test", s) for d, signals in directions.items() for s in (d, *signals)} | ({("train", contaminate[0])} if contaminate else set())
-    if missing := sorted(f"{name} to {kind}" for kind, name in wanted if name not in {"train": train, "test": test}[kind]):
-        raise KeyError(f"No jets of {', '.join(missing)}; there are {sorted(train)} to train and {sorted(test)} to test.")
-    if len({e.label for e in entries}) < len(entries): raise ValueError(f"Two entries have the same label: {[e.label for e in entries]}.")
+    wanted = (
+        {("train", d) for d in directions}
+        | {("test", s) for d, signals in directions.items() for s in (d, *signals)}
+        | ({("train", contaminate[0])} if contaminate else set())
+    )
+    if missing := sorted(
+        f"{name} to {kind}"
+        for kind, name in wanted
+        if name not in {"train": train, "test": test}[kind]
+    ):
+        raise KeyError(
+            f"No jets of {', '.join(missing)}; there are {sorted(train)} to train and {sorted(test)} to test."
+        )
+    if len({e.label for e in entries}) < len(entries):
+        raise ValueError(f"Two entries have the same label: {[e.label for e in entries]}.")
     for name in train.keys() & test.keys():
-        if isinstance(train[name], Jets) and isinstance(test[name], Jets) and len(shared := _same(train[name], test[name])):
-            raise ValueError(f"{len(shared)} jets of {name!r} are in both the training and the test sample; scores of jets that were trained on say nothing.")
+        if (
+            isinstance(train[name], Jets)
+            and isinstance(test[name], Jets)
+            and len(shared := _same(train[name], test[name]))
+        ):
+            raise ValueError(
+                f"{len(shared)} jets of {name!r} are in both the training and the test sample; scores of jets that were trained on say nothing."
+            )
 
-def _same(a, b): return np.intersect1d(*(np.ascontiguousarray(j.p4[:, 0]).view("V16").ravel() for j in (a, b)))  # the hardest constituent tells jets apart
+# %% ../../nbs/experiment/compare.ipynb #c020s0s1
+def _same(a, b):
+    return np.intersect1d(
+        *(np.ascontiguousarray(j.p4[:, 0]).view("V16").ravel() for j in (a, b))
+    )  # the hardest constituent tells jets apart

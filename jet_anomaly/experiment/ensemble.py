@@ -10,98 +10,159 @@ from itertools import combinations
 
 import numpy as np
 
-from .compare import Entry, Trial
 from ..evaluate.decorrelation import spearman
+from .compare import Entry, Trial
 
 # %% ../../nbs/experiment/ensemble.ipynb #c008
 def _by_entry(trials, direction):
     out = {}
     for t in trials:
-        if t.direction == direction and f"{direction}/{t.told['score']}" in t.arrays: out.setdefault(t.entry.label, []).append(t)
-    if not out: raise ValueError(f"No trials of direction {direction!r}; there are {sorted({t.direction for t in trials})}.")
+        if t.direction == direction and f"{direction}/{t.told['score']}" in t.arrays:
+            out.setdefault(t.entry.label, []).append(t)
+    if not out:
+        raise ValueError(
+            f"No trials of direction {direction!r}; there are {sorted({t.direction for t in trials})}."
+        )
     return out
+
 
 def _top(scores, share):
     n = max(round(share * len(scores)), 1)
     return set(np.argsort(-scores, kind="stable")[:n].tolist())
 
+# %% ../../nbs/experiment/ensemble.ipynb #c008s1
 def stability(
-    trials,    # of `compare`
-    direction, # whose background
-    share=.01, # of the background that passes the cut
-) -> dict:     # entry → {"spearman", "overlap"}, each the mean over pairs of seeds; None for a single seed
+    trials,  # of `compare`
+    direction,  # whose background
+    share=0.01,  # of the background that passes the cut
+) -> (
+    dict
+):  # entry → {"spearman", "overlap"}, each the mean over pairs of seeds; None for a single seed
     "How much of a score is its seed, from background alone."
     out = {}
     for label, group in _by_entry(trials, direction).items():
         pairs = list(combinations([t.scores(direction) for t in group], 2))
-        out[label] = {"spearman": float(np.mean([spearman(a, b) for a, b in pairs])), "overlap": float(np.mean([len(_top(a, share) & _top(b, share)) / len(_top(a, share)) for a, b in pairs]))} if pairs else None
+        out[label] = (
+            {
+                "spearman": float(np.mean([spearman(a, b) for a, b in pairs])),
+                "overlap": float(
+                    np.mean(
+                        [
+                            len(_top(a, share) & _top(b, share)) / len(_top(a, share))
+                            for a, b in pairs
+                        ]
+                    )
+                ),
+            }
+            if pairs
+            else None
+        )
     return out
 
 # %% ../../nbs/experiment/ensemble.ipynb #c011
 def agreement(
-    trials,    # of `compare`
-    direction, # whose background
-) -> tuple:    # labels, (entries, entries) correlations
+    trials,  # of `compare`
+    direction,  # whose background
+) -> tuple:  # labels, (entries, entries) correlations
     "Spearman's correlation of the background's scores between entries, the median over seeds."
     groups = _by_entry(trials, direction)
     labels, n = list(groups), len(groups)
     out = np.eye(n)
     for i, j in combinations(range(n), 2):
         a, b = groups[labels[i]], groups[labels[j]]
-        out[i, j] = out[j, i] = np.median([spearman(a[k % len(a)].scores(direction), b[k % len(b)].scores(direction)) for k in range(max(len(a), len(b)))])
+        out[i, j] = out[j, i] = np.median(
+            [
+                spearman(a[k % len(a)].scores(direction), b[k % len(b)].scores(direction))
+                for k in range(max(len(a), len(b)))
+            ]
+        )
     return labels, out
 
 # %% ../../nbs/experiment/ensemble.ipynb #c014
 def surprise(
-    scores,     # (jets,)
-    background, # (held-out jets,) scores
-) -> np.ndarray: # (jets,) −log p, at least 0
+    scores,  # (jets,)
+    background,  # (held-out jets,) scores
+) -> np.ndarray:  # (jets,) −log p, at least 0
     "−log of the share of background that scores at least as high, as if one more had; beyond the last background jet in order of the score."
     known = np.sort(np.asarray(background, np.float64))
     above = len(known) - np.searchsorted(known, scores, "left")
     p = (above + 1) / (len(known) + 1)
-    beyond = np.maximum(np.asarray(scores, np.float64) - known[-1], 0) / max(known[-1] - known[len(known) // 2], 1e-30)
+    beyond = np.maximum(np.asarray(scores, np.float64) - known[-1], 0) / max(
+        known[-1] - known[len(known) // 2], 1e-30
+    )
     return -np.log(p) + 1e-3 * np.log1p(beyond)  # keeps the order where counting has none
+
 
 HOW = {"mean": lambda s: s.mean(0), "best": lambda s: s.max(0)}
 
+# %% ../../nbs/experiment/ensemble.ipynb #c014s1
 def ensemble(
-    trials,       # of `compare`
-    direction,    # trained on
-    members,      # labels of its entries
-    how="mean",   # "mean" of −log p, or "best"
-    label=None,   # on the board; the members' by default
-) -> list:        # of `Trial`, one per seed, for the board
+    trials,  # of `compare`
+    direction,  # trained on
+    members,  # labels of its entries
+    how="mean",  # "mean" of −log p, or "best"
+    label=None,  # on the board; the members' by default
+) -> list:  # of `Trial`, one per seed, for the board
     "Several entries as one. Raises `KeyError` for members that are not there, `ValueError` for another `how`."
     groups = _by_entry(trials, direction)
-    if missing := sorted(set(members) - set(groups)): raise KeyError(f"No entries {missing} in direction {direction!r}; there are {sorted(groups)}.")
-    if how not in HOW: raise ValueError(f"how={how!r}; expected one of {sorted(HOW)}.")
+    if missing := sorted(set(members) - set(groups)):
+        raise KeyError(
+            f"No entries {missing} in direction {direction!r}; there are {sorted(groups)}."
+        )
+    if how not in HOW:
+        raise ValueError(f"how={how!r}; expected one of {sorted(HOW)}.")
     entry = _Together(label or f"{how} of {', '.join(members)}", members)
     out = []
     for seed in range(max(len(groups[m]) for m in members)):
         parts = [groups[m][seed % len(groups[m])] for m in members]
         samples = sorted(set.intersection(*({k.split("/")[0] for k in t.arrays} for t in parts)))
-        arrays = {f"{s}/{how}": HOW[how](np.stack([surprise(t.scores(s), t.scores("held_out")) for t in parts])) for s in samples}
-        told = {"score": how} | {k: sum(t.told.get(k) or 0 for t in parts) for k in ("train_seconds", "seconds_per_jet", "parameters")} | {"memory_MB": max(t.told.get("memory_MB") or 0 for t in parts)}
+        arrays = {
+            f"{s}/{how}": HOW[how](
+                np.stack([surprise(t.scores(s), t.scores("held_out")) for t in parts])
+            )
+            for s in samples
+        }
+        told = (
+            {"score": how}
+            | {
+                k: sum(t.told.get(k) or 0 for t in parts)
+                for k in ("train_seconds", "seconds_per_jet", "parameters")
+            }
+            | {"memory_MB": max(t.told.get("memory_MB") or 0 for t in parts)}
+        )
         out.append(Trial(direction, entry, seed, told, arrays))
     return out
 
+# %% ../../nbs/experiment/ensemble.ipynb #c014s2
 class _Together(Entry):
     "An entry made of others."
+
     def __init__(self, label, members):
-        for name, value in dict(detector="ensemble", label=label, options={"members": list(members)}, settings={}, score=None, twin=None, seeds=None).items(): object.__setattr__(self, name, value)
+        for name, value in dict(
+            detector="ensemble",
+            label=label,
+            options={"members": list(members)},
+            settings={},
+            score=None,
+            twin=None,
+            seeds=None,
+        ).items():
+            object.__setattr__(self, name, value)
 
 # %% ../../nbs/experiment/ensemble.ipynb #c017
 def different(
-    trials,    # of `compare`
-    direction, # whose background
-    n=3,       # how many
-    among=None,# labels to choose from; all by default
-) -> list:     # labels
+    trials,  # of `compare`
+    direction,  # whose background
+    n=3,  # how many
+    among=None,  # labels to choose from; all by default
+) -> list:  # labels
     "Entries that look at different things, chosen on background alone. Raises `ValueError` when there are fewer than `n`."
     labels, matrix = agreement(trials, direction)
     keep = [i for i, l in enumerate(labels) if among is None or l in among]
-    if len(keep) < n or n < 2: raise ValueError(f"{n} different entries among {[labels[i] for i in keep]}: expected at least two, and no more than there are.")
+    if len(keep) < n or n < 2:
+        raise ValueError(
+            f"{n} different entries among {[labels[i] for i in keep]}: expected at least two, and no more than there are."
+        )
     matrix = np.abs(matrix[np.ix_(keep, keep)]) + 2 * np.eye(len(keep))
     chosen = list(np.unravel_index(matrix.argmin(), matrix.shape))
     while len(chosen) < n:

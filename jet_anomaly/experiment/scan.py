@@ -18,19 +18,21 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from ..core.files import atomic_path
-from ..jet.jets import Jets, fingerprint
 from ..core.workers import Workers, cores, cuda_devices
 from ..detect.detector import blocks, make_detector
+from ..jet.jets import fingerprint
 
 # %% ../../nbs/experiment/scan.ipynb #c006
 def elbow(
-    values, # (n,) positive, rising
-    losses, # (n,)
-): # one of `values`, or None where the curve does not bend that way
+    values,  # (n,) positive, rising
+    losses,  # (n,)
+):  # one of `values`, or None where the curve does not bend that way
     "The value whose loss is farthest below the chord from the first to the last point, on a logarithmic axis (Satopää et al. 2011)."
     x, y = np.log(np.asarray(values, float)), np.asarray(losses, float)
-    if len(x) < 3: raise ValueError(f"An elbow needs at least three values; got {list(values)}.")
-    if not (np.diff(x) > 0).all(): raise ValueError(f"Values must be positive and rise; got {list(values)}.")
+    if len(x) < 3:
+        raise ValueError(f"An elbow needs at least three values; got {list(values)}.")
+    if not (np.diff(x) > 0).all():
+        raise ValueError(f"Values must be positive and rise; got {list(values)}.")
     chord = y[0] + (y[-1] - y[0]) * (x - x[0]) / (x[-1] - x[0])
     below = chord - y
     return values[int(np.argmax(below))] if below.max() > 1e-6 * np.ptp(y) else None
@@ -39,15 +41,27 @@ def elbow(
 def _train(job, train, validation, tick=None):
     "Run the training a job describes, or read its result when it is there."
     folder = Path(job["folder"])
-    if (folder / "result.json").is_file(): return json.loads((folder / "result.json").read_text())
+    if (folder / "result.json").is_file():
+        return json.loads((folder / "result.json").read_text())
     began = time.perf_counter()
     detector = make_detector(job["detector"], **job["options"], **{job["option"]: job["value"]})
-    history = detector.fit(train, validation, seed=job["seed"], folder=folder, progress=False, **job["settings"])
-    if not len(history): raise ValueError(f"{job['detector']} is not trained by epochs, so it has no loss to scan.")
+    history = detector.fit(
+        train, validation, seed=job["seed"], folder=folder, progress=False, **job["settings"]
+    )
+    if not len(history):
+        raise ValueError(f"{job['detector']} is not trained by epochs, so it has no loss to scan.")
     best = int(np.nanargmin(history["valid_loss"]))
     detector.save(folder)
-    result = {"value": job["value"], "seed": job["seed"], "loss": history["valid_loss"][best], "epoch": best, "epochs": len(history), "seconds": time.perf_counter() - began}
-    with atomic_path(folder / "result.json") as temporary: temporary.write_text(json.dumps(result))
+    result = {
+        "value": job["value"],
+        "seed": job["seed"],
+        "loss": history["valid_loss"][best],
+        "epoch": best,
+        "epochs": len(history),
+        "seconds": time.perf_counter() - began,
+    }
+    with atomic_path(folder / "result.json") as temporary:
+        temporary.write_text(json.dumps(result))
     return result
 
 # %% ../../nbs/experiment/scan.ipynb #c013
@@ -55,41 +69,53 @@ def _library():
     "This module as other processes import it: what a notebook defines they cannot see."
     return importlib.import_module("jet_anomaly.experiment.scan")
 
+
 def _as_file(jets, path):
     "Where other processes can read the jets."
-    if isinstance(jets, (str, Path)): return str(jets)
+    if isinstance(jets, (str, Path)):
+        return str(jets)
     return str(path if path.is_file() else jets.to_hdf5(path))
+
 
 def _same_scan(folder, said):
     "Note what is scanned; raises `ValueError` when the folder holds another scan."
     said, file = json.loads(json.dumps(said)), folder / "scan.json"
     if file.is_file() and (there := json.loads(file.read_text())) != said:
         differ = {k: (there.get(k), said.get(k)) for k in said if there.get(k) != said.get(k)}
-        raise ValueError(f"{folder} holds another scan, (there, here): {differ}. Use another folder.")
-    with atomic_path(file) as temporary: temporary.write_text(json.dumps(said, indent=2))
+        raise ValueError(
+            f"{folder} holds another scan, (there, here): {differ}. Use another folder."
+        )
+    with atomic_path(file) as temporary:
+        temporary.write_text(json.dumps(said, indent=2))
 
 # %% ../../nbs/experiment/scan.ipynb #c014
 @dataclass
 class Scan:
     "Losses of trainings over the values of one option."
-    detector: str      # name
-    option: str        # that was varied
-    rows: list         # of dicts: value, seed, loss (best on the validation jets), epoch, epochs, seconds
+
+    detector: str  # name
+    option: str  # that was varied
+    rows: list  # of dicts: value, seed, loss (best on the validation jets), epoch, epochs, seconds
 
     @property
-    def values(self): return sorted({r["value"] for r in self.rows})
+    def values(self):
+        return sorted({r["value"] for r in self.rows})
 
     @property
-    def losses(self): # (values, seeds)
+    def losses(self):  # (values, seeds)
         "Best validation loss; NaN where a training is missing."
-        seeds, found = sorted({r["seed"] for r in self.rows}), {(r["value"], r["seed"]): r["loss"] for r in self.rows}
+        seeds, found = (
+            sorted({r["seed"] for r in self.rows}),
+            {(r["value"], r["seed"]): r["loss"] for r in self.rows},
+        )
         return np.array([[found.get((v, s), np.nan) for s in seeds] for v in self.values])
 
     @property
-    def elbow(self): return elbow(self.values, np.nanmean(self.losses, 1))
+    def elbow(self):
+        return elbow(self.values, np.nanmean(self.losses, 1))
 
     @property
-    def elbows(self): # value → share of seeds
+    def elbows(self):  # value → share of seeds
         "Where each seed alone would have put the elbow."
         whole = self.losses[:, np.isfinite(self.losses).all(0)]
         found = [elbow(self.values, column) for column in whole.T]
@@ -97,31 +123,59 @@ class Scan:
 
 # %% ../../nbs/experiment/scan.ipynb #c015
 def scan(
-    detector,      # name of a registered detector
-    option,        # of its configuration, such as "encoding"
-    values,        # of that option, positive numbers
-    train,         # background `Jets`, or the path of a file of jets
-    validation,    # held-out background jets, likewise
-    folder,        # where the trainings live; the same folder goes on with an unfinished scan
+    detector,  # name of a registered detector
+    option,  # of its configuration, such as "encoding"
+    values,  # of that option, positive numbers
+    train,  # background `Jets`, or the path of a file of jets
+    validation,  # held-out background jets, likewise
+    folder,  # where the trainings live; the same folder goes on with an unfinished scan
     *,
-    seeds=5,       # trainings per value, seeds 0 to seeds − 1
-    processes=1,   # trainings at a time; each on its own graphics card where there are some
+    seeds=5,  # trainings per value, seeds 0 to seeds − 1
+    processes=1,  # trainings at a time; each on its own graphics card where there are some
     options=None,  # further options of the detector
-    progress=True, # show a progress bar
-    **settings,    # of the training: epochs, batch_size, lr, … as for `Detector.fit`
+    progress=True,  # show a progress bar
+    **settings,  # of the training: epochs, batch_size, lr, … as for `Detector.fit`
 ) -> Scan:
     "Train a detector over values of an option, several times each. Raises `ValueError` for a folder that holds another scan."
     folder, options, values = Path(folder), options or {}, sorted(values)
-    for v in values: make_detector(detector, **options, **{option: v})  # a wrong name or value fails here, not an hour later
-    if validation is None or not values or seeds < 1: raise ValueError("A scan needs values, at least one seed, and validation jets: the training loss always falls.")
+    for v in values:
+        make_detector(
+            detector, **options, **{option: v}
+        )  # a wrong name or value fails here, not an hour later
+    if validation is None or not values or seeds < 1:
+        raise ValueError(
+            "A scan needs values, at least one seed, and validation jets: the training loss always falls."
+        )
     prints = [fingerprint(next(iter(blocks(j, 100_000)))) for j in (train, validation)]
-    _same_scan(folder, {"detector": detector, "option": option, "options": options, "settings": settings, "jets": prints})
-    jobs = [dict(detector=detector, option=option, value=v, seed=s, options=options, settings=settings, folder=str(folder / f"{option}={v}" / f"seed={s}"))
-            for s in range(seeds) for v in values]
+    _same_scan(
+        folder,
+        {
+            "detector": detector,
+            "option": option,
+            "options": options,
+            "settings": settings,
+            "jets": prints,
+        },
+    )
+    jobs = [
+        dict(
+            detector=detector,
+            option=option,
+            value=v,
+            seed=s,
+            options=options,
+            settings=settings,
+            folder=str(folder / f"{option}={v}" / f"seed={s}"),
+        )
+        for s in range(seeds)
+        for v in values
+    ]
     rows = []
     with tqdm(total=len(jobs), unit="training", disable=not progress) as bar:
         for row in _results(jobs, train, validation, folder, processes):
-            rows.append(row); bar.update(); bar.set_postfix({option: row["value"], "loss": f"{row['loss']:.4g}"})
+            rows.append(row)
+            bar.update()
+            bar.set_postfix({option: row["value"], "loss": f"{row['loss']:.4g}"})
     return Scan(detector, option, sorted(rows, key=lambda r: (r["value"], r["seed"])))
 
 # %% ../../nbs/experiment/scan.ipynb #c015s0
@@ -133,7 +187,10 @@ def _results(jobs, train, validation, folder, processes):
     files = _as_file(train, folder / "train.h5"), _as_file(validation, folder / "validation.h5")
     with Workers(processes, max(cores() // processes, 1), cuda_devices()) as pool:
         futures = [pool.submit(_library()._train, job, *files) for job in jobs]
-        try: yield from (f.result() for f in as_completed(futures))
+        try:
+            yield from (f.result() for f in as_completed(futures))
         except BrokenProcessPool as e:
-            raise RuntimeError("A worker died while training: killed, or out of memory? Finished trainings are kept: the same call goes on from them; "
-                               "fewer processes= need less memory.") from e
+            raise RuntimeError(
+                "A worker died while training: killed, or out of memory? Finished trainings are kept: the same call goes on from them; "
+                "fewer processes= need less memory."
+            ) from e

@@ -14,7 +14,9 @@ from .fused import native_align, native_centre, natively
 from .kinematics import _eta, in_blocks, in_kind, jet_p4, wide
 
 # %% ../../nbs/jet/align.ipynb #c009
-def _matrix(*entries): return torch.stack(entries, -1).unflatten(-1, (4, 4))
+def _matrix(*entries):
+    return torch.stack(entries, -1).unflatten(-1, (4, 4))
+
 
 def _along_x(total):
     "Matrix of @eq-beam per jet: brings `total` (jets, 4) to φ = 0 and η = 0; one where there is no transverse momentum."
@@ -22,16 +24,19 @@ def _along_x(total):
     t, mt = (px**2 + py**2).sqrt(), ((e - pz) * (e + pz)).clamp(min=0).sqrt()
     good = (t > 0) & (mt > 0)
     t, mt = torch.where(good, t, 1), torch.where(good, mt, 1)
-    c, s, ch, sh = (torch.where(good, v, w) for v, w in ((px / t, 1), (py / t, 0), (e / mt, 1), (pz / mt, 0)))
+    c, s, ch, sh = (
+        torch.where(good, v, w) for v, w in ((px / t, 1), (py / t, 0), (e / mt, 1), (pz / mt, 0))
+    )
     o = torch.zeros_like(c)
-    return _matrix(ch, o, o, -sh,  o, c, s, o,  o, -s, c, o,  -sh, o, o, ch)
+    return _matrix(ch, o, o, -sh, o, c, s, o, o, -s, c, o, -sh, o, o, ch)
+
 
 def _about_x(y, z):
     "Matrix per jet that turns the direction (y, z), each (jets,), into the y axis; one where there is no direction."
     n = (y**2 + z**2).sqrt()
     c, s = (torch.where(n > 0, v / n.clamp(min=1e-30), w) for v, w in ((y, 1), (z, 0)))
     o = torch.zeros_like(c)
-    return _matrix(o + 1, o, o, o,  o, o + 1, o, o,  o, o, c, s,  o, o, -s, c)
+    return _matrix(o + 1, o, o, o, o, o + 1, o, o, o, o, c, s, o, o, -s, c)
 
 # %% ../../nbs/jet/align.ipynb #c011
 def _coordinates(px, py, pz):
@@ -39,13 +44,14 @@ def _coordinates(px, py, pz):
     p = torch.addcmul(px * px, py, py).clamp_(min=1e-30).sqrt_()
     return p, _eta(p, pz), torch.atan2(py, px)
 
+
 @in_kind
 @natively(native_centre)
 @in_blocks(1024)
 def centre_and_rotate(
-    p4,   # (jets, constituents, 4), GeV, zero padded
-    mask, # (jets, constituents)
-): # (jets, constituents, 4), GeV
+    p4,  # (jets, constituents, 4), GeV, zero padded
+    mask,  # (jets, constituents)
+):  # (jets, constituents, 4), GeV
     "Jets along the x axis, turned about it so that their energy-weighted mean direction lies along φ (arXiv:2007.01850)."
     moved = _along_x(jet_p4(p4)).to(p4.dtype) @ p4.transpose(1, 2)
     _, h, f = _coordinates(*moved[:, 1:].unbind(1))
@@ -61,7 +67,9 @@ def _frame(total, m0, e0):
     good = (m > 1e-6 * mt) & (t > 0)
     m, p0 = torch.where(good, m, 1), math.sqrt(e0**2 - m0**2)
     g, h, o = (mt * e0 - t * p0) / (m * m0), (mt * p0 - t * e0) / (m * m0), torch.zeros_like(m)
-    return (m0 / m)[:, None, None] * _matrix(g, h, o, o,  h, g, o, o,  o, o, o + 1, o,  o, o, o, o + 1) @ along_x, good
+    return (m0 / m)[:, None, None] * _matrix(
+        g, h, o, o, h, g, o, o, o, o, o + 1, o, o, o, o, o + 1
+    ) @ along_x, good
 
 # %% ../../nbs/jet/align.ipynb #c021
 def _turned(moved, alive):
@@ -70,7 +78,11 @@ def _turned(moved, alive):
     lead = ((px**2).addcmul_(py, py) * alive).argmax(1, keepdim=True)
     turn = _about_x(py.gather(1, lead)[:, 0], pz.gather(1, lead)[:, 0])
     c, s = turn[:, 2, 2:].split(1, 1)
-    return turn, lead, *_coordinates(px, torch.addcmul(c * py, s, pz), torch.addcmul(c * pz, s, py, value=-1))
+    return (
+        turn,
+        lead,
+        *_coordinates(px, torch.addcmul(c * py, s, pz), torch.addcmul(c * pz, s, py, value=-1)),
+    )
 
 # %% ../../nbs/jet/align.ipynb #c023
 def _settle(p4, alive, frame, dtype, m0, e0, radius, at_least):
@@ -88,23 +100,31 @@ def _settle(p4, alive, frame, dtype, m0, e0, radius, at_least):
         _, _, h, f = places
         keep = alive & (torch.addcmul(h * h, f, f) < radius**2)
         keep &= (good & (keep.sum(1) >= at_least))[:, None]
-        if state is None: state = [frame, *places, keep]
+        if state is None:
+            state = [frame, *places, keep]
         else:
-            for whole, part in zip(state, (frame, *places, keep)): whole[rows] = part
+            for whole, part in zip(state, (frame, *places, keep)):
+                whole[rows] = part
         again = ((keep != alive).any(1) & keep.any(1)).nonzero()[:, 0]
-        if not len(again): return state
+        if not len(again):
+            return state
         rows = again if isinstance(rows, slice) else rows[again]
         p4, alive, frame = p4[again], keep[again], frame[again]
 
 # %% ../../nbs/jet/align.ipynb #c026
 def _greedy(p, h, f, alive, first):
     "Order (jets, places): `first`, then always the largest pT·ΔR from the one before; what is not alive comes last."
-    weight, penalty = p * p * alive, (alive.to(p.dtype) - 1) * 1e20   # nothing for the alive, less than anything for padding, least for the taken
+    weight, penalty = (
+        p * p * alive,
+        (alive.to(p.dtype) - 1) * 1e20,
+    )  # nothing for the alive, less than anything for padding, least for the taken
     order = [first]
     for _ in range(p.shape[1] - 1):
         penalty.scatter_(1, order[-1], -1e30)
         dh, df = h - h.gather(1, order[-1]), f - f.gather(1, order[-1])
-        order.append(torch.addcmul(penalty, torch.addcmul(dh * dh, df, df), weight).argmax(1, keepdim=True))
+        order.append(
+            torch.addcmul(penalty, torch.addcmul(dh * dh, df, df), weight).argmax(1, keepdim=True)
+        )
     return torch.cat(order, 1)
 
 # %% ../../nbs/jet/align.ipynb #c029
@@ -112,42 +132,55 @@ def _greedy(p, h, f, alive, first):
 @natively(native_align)
 @in_blocks(2048)
 def algorithm_1(
-    p4,                 # (jets, constituents, 4), GeV, zero padded
-    mask,               # (jets, constituents)
+    p4,  # (jets, constituents, 4), GeV, zero padded
+    mask,  # (jets, constituents)
     n_constituents=20,  # keep at most this many
-    m0=.25,             # mass of every jet, GeV
-    e0=1.,              # energy of every jet, GeV
-    radius=1.,          # drop constituents at this ΔR and beyond
-    at_least=3,         # jets with fewer constituents come back empty
-    published=False,    # the order of operations of the original code, with its faults
-): # (jets, n_constituents, 3): share of the jet's pT, η, φ; and their mask
+    m0=0.25,  # mass of every jet, GeV
+    e0=1.0,  # energy of every jet, GeV
+    radius=1.0,  # drop constituents at this ΔR and beyond
+    at_least=3,  # jets with fewer constituents come back empty
+    published=False,  # the order of operations of the original code, with its faults
+):  # (jets, n_constituents, 3): share of the jet's pT, η, φ; and their mask
     "Jets of one mass and energy, made of massless constituents, as sequences (arXiv:2105.09274, Algorithm 1); jets without mass come back empty."
-    if not 0 < m0 < e0: raise ValueError(f"m0 = {m0} and e0 = {e0} GeV: a jet needs 0 < m0 < e0.")
+    if not 0 < m0 < e0:
+        raise ValueError(f"m0 = {m0} and e0 = {e0} GeV: a jet needs 0 < m0 < e0.")
     alive, o = mask & (p4[..., 0] > 0), (m0, e0, radius, at_least)
-    p3 = wide(p4[..., 1:].transpose(1, 2))   # a light jet's frame is far from the detector's: in single precision m/E would be off
+    p3 = wide(
+        p4[..., 1:].transpose(1, 2)
+    )  # a light jet's frame is far from the detector's: in single precision m/E would be off
     massless = torch.cat([(p3 * p3).sum(1, keepdim=True).sqrt(), p3], 1)
-    p, h, f, alive, lead = (_published if published else _hardest_kt)(massless, alive, n_constituents, *o, dtype=p4.dtype)
+    p, h, f, alive, lead = (_published if published else _hardest_kt)(
+        massless, alive, n_constituents, *o, dtype=p4.dtype
+    )
     order = _greedy(p, h, f, alive, lead)
     p, h, f, alive = (v.gather(1, order) for v in (p, h, f, alive))
-    flip = torch.where((h[:, 1:2] < 0).any(1, keepdim=True), -1, 1).to(h.dtype)   # where there is a second
+    flip = torch.where((h[:, 1:2] < 0).any(1, keepdim=True), -1, 1).to(
+        h.dtype
+    )  # where there is a second
     h = torch.cat([h[:, :1], h[:, 1:] * flip], 1) if published else h * flip
     x = torch.stack([p / math.sqrt(e0**2 - m0**2), h, f], -1) * alive[..., None]
     short = n_constituents - x.shape[1]
     return torch.nn.functional.pad(x, (0, 0, 0, short)), torch.nn.functional.pad(alive, (0, short))
 
+# %% ../../nbs/jet/align.ipynb #c029s1
 def _hardest_kt(p4, alive, n, *options, dtype):
     start = torch.eye(4, dtype=p4.dtype, device=p4.device).expand(len(p4), 4, 4)
     frame, _, p, h, f, alive = _settle(p4, alive, start, dtype, *options)
-    kt = torch.addcmul(h * h, f, f).mul_(p).mul_(p).masked_fill_(~alive, -1)   # real constituents first, even at kt = 0
+    kt = (
+        torch.addcmul(h * h, f, f).mul_(p).mul_(p).masked_fill_(~alive, -1)
+    )  # real constituents first, even at kt = 0
     best = kt.topk(min(n, kt.shape[1]), 1).indices
-    _, lead, p, h, f, alive = _settle(p4.gather(2, best[:, None].expand(-1, 4, -1)), alive.gather(1, best), frame, dtype, *options)
+    _, lead, p, h, f, alive = _settle(
+        p4.gather(2, best[:, None].expand(-1, 4, -1)), alive.gather(1, best), frame, dtype, *options
+    )
     return p, h, f, alive, lead
 
 # %% ../../nbs/jet/align.ipynb #c037
 def _published(p4, alive, n, m0, e0, radius, at_least, dtype):
     p4, alive = p4[..., :50], alive[:, :50]
 
-    def places(p4): return _coordinates(*p4[:, 1:].unbind(1))
+    def places(p4):
+        return _coordinates(*p4[:, 1:].unbind(1))
 
     def distance(p4):
         _, h, f = places(p4)
@@ -155,7 +188,7 @@ def _published(p4, alive, n, m0, e0, radius, at_least, dtype):
 
     def turn(p4, first):
         _, h, f = (v.gather(1, first)[:, 0] for v in places(p4))
-        return _about_x(f, h) @ p4   # not py and pz: the fault
+        return _about_x(f, h) @ p4  # not py and pz: the fault
 
     def align(p4, alive):
         matrix, _ = _frame((p4 @ wide(alive)[..., None])[..., 0], m0, e0)
@@ -167,15 +200,19 @@ def _published(p4, alive, n, m0, e0, radius, at_least, dtype):
             keep &= keep.sum(1, keepdim=True) >= at_least
             again = (keep != alive).any(1) & keep.any(1)
             alive = keep
-            if not again.any(): return p4, alive
+            if not again.any():
+                return p4, alive
             p4 = torch.where(again[:, None, None], align(p4, alive), p4)
 
-    def take(p4, alive, order): return p4.gather(2, order[:, None].expand(-1, 4, -1)), alive.gather(1, order)
+    def take(p4, alive, order):
+        return p4.gather(2, order[:, None].expand(-1, 4, -1)), alive.gather(1, order)
 
     alive = alive & _frame((p4 @ wide(alive)[..., None])[..., 0], m0, e0)[1][:, None]
     p4 = align(p4, alive)
     kt = places(p4)[0] * distance(p4)
-    p4, alive = settle(*take(p4, alive, torch.where(alive, -kt, math.inf).argsort(dim=1, stable=True)))
+    p4, alive = settle(
+        *take(p4, alive, torch.where(alive, -kt, math.inf).argsort(dim=1, stable=True))
+    )
     keep = alive & (alive.cumsum(1) <= n)
     p4 = torch.where((keep != alive).any(1)[:, None, None], align(p4, keep), p4)
     p4, alive = settle(p4, keep)
@@ -185,9 +222,9 @@ def _published(p4, alive, n, m0, e0, radius, at_least, dtype):
 
 # %% ../../nbs/jet/align.ipynb #c044
 def leading_jets(
-    jets,        # `Jets`; those of one event are told by the observable `rank`, where it is known
-    per_event=1, # at most this many of each event
-    max_eta=2.,  # and only those within |η| of this
+    jets,  # `Jets`; those of one event are told by the observable `rank`, where it is known
+    per_event=1,  # at most this many of each event
+    max_eta=2.0,  # and only those within |η| of this
 ):
     "The hardest jets of each event, near the centre."
     rank = jets.observables.get("rank", 0)

@@ -14,15 +14,17 @@ from .kinematics import boost, eta, from_pt_eta_phi, jet_p4, mass, phi, pt, wrap
 
 # %% ../../nbs/jet/decays.ipynb #c009
 def two_body(
-    parent, # (n, 4), GeV
-    m1,     # (n,) GeV
-    m2,     # (n,) GeV
+    parent,  # (n, 4), GeV
+    m1,  # (n,) GeV
+    m2,  # (n,) GeV
     generator,
-): # two (n, 4)
+):  # two (n, 4)
     "Isotropic decay into two particles of these masses."
     m, f = mass(parent), 2 * torch.pi * torch.rand(len(parent), generator=generator).double()
     cos = 2 * torch.rand(len(parent), generator=generator).double() - 1
-    k = ((m**2 - (m1 + m2)**2).clamp(min=0) * (m**2 - (m1 - m2)**2).clamp(min=0)).sqrt() / (2 * m)
+    k = ((m**2 - (m1 + m2) ** 2).clamp(min=0) * (m**2 - (m1 - m2) ** 2).clamp(min=0)).sqrt() / (
+        2 * m
+    )
     sin = (1 - cos**2).sqrt()
     at_rest = torch.stack([(k**2 + m1**2).sqrt(), k * sin * f.cos(), k * sin * f.sin(), k * cos], 1)
     first = boost(at_rest, parent[:, 1:] / parent[:, :1])
@@ -30,15 +32,18 @@ def two_body(
 
 # %% ../../nbs/jet/decays.ipynb #c012
 def prongs(
-    parent,    # (n, 4), GeV
-    count,     # (n,) 2, 3 or 4
+    parent,  # (n, 4), GeV
+    count,  # (n,) 2, 3 or 4
     generator,
-): # (n, 4, 4), zero where there are fewer
+):  # (n, 4, 4), zero where there are fewer
     "Massless decay products: of two, of one and an intermediate particle, or of two intermediate particles; their masses are drawn evenly."
     m = mass(parent)
-    def share(low, high): return m * (low + (high - low) * torch.rand(len(m), generator=generator).double())
-    ma = torch.where(count == 2, 0, torch.where(count == 3, share(.2, .9), share(.15, .48)))
-    mb = torch.where(count == 4, share(.15, .48), 0)
+
+    def share(low, high):
+        return m * (low + (high - low) * torch.rand(len(m), generator=generator).double())
+
+    ma = torch.where(count == 2, 0, torch.where(count == 3, share(0.2, 0.9), share(0.15, 0.48)))
+    mb = torch.where(count == 4, share(0.15, 0.48), 0)
     out = []
     for p, m in zip(two_body(parent, ma, mb, generator), (ma, mb)):
         decays = (m > 0)[:, None]
@@ -48,11 +53,11 @@ def prongs(
 
 # %% ../../nbs/jet/decays.ipynb #c015
 def cones(
-    p4,     # (jets, constituents, 4), GeV
-    mask,   # (jets, constituents)
-    radius, # (jets,)
-    n=4,    # cones
-): # (jets, constituents): number of the cone, −1 outside
+    p4,  # (jets, constituents, 4), GeV
+    mask,  # (jets, constituents)
+    radius,  # (jets,)
+    n=4,  # cones
+):  # (jets, constituents): number of the cone, −1 outside
     "Subjets the cheap way: all within `radius` of the hardest constituent, then of the hardest one left, and so on."
     k, e, f = torch.where(mask, pt(p4), 0), eta(p4), phi(p4)
     where = torch.full(mask.shape, -1)
@@ -66,49 +71,76 @@ def cones(
 # %% ../../nbs/jet/decays.ipynb #c015s0
 class Library:
     "The subjets of a sample in order of pT, and what lies outside them."
-    def __init__(self,
-        jets,               # background `Jets`
+
+    def __init__(
+        self,
+        jets,  # background `Jets`
         generator,
-        radii=(.12, .45),   # of the cones, drawn evenly
-        min_pt=15.,         # of a subjet, GeV
-        width=60,           # constituents kept per subjet
+        radii=(0.12, 0.45),  # of the cones, drawn evenly
+        min_pt=15.0,  # of a subjet, GeV
+        width=60,  # constituents kept per subjet
     ):
         p4, mask = torch.from_numpy(jets.p4), torch.from_numpy(jets.mask)
-        where = cones(p4, mask, radii[0] + (radii[1] - radii[0]) * torch.rand(len(p4), generator=generator))
+        where = cones(
+            p4, mask, radii[0] + (radii[1] - radii[0]) * torch.rand(len(p4), generator=generator)
+        )
         parts = []
         for i in range(where.max() + 1):
             total = jet_p4(p4, where == i)
             keep = (pt(total) > min_pt) & ((where == i).sum(1) > 1)
-            parts.append((_relative(p4[keep], (where == i)[keep], total[keep], width), pt(total)[keep].float()))
+            parts.append(
+                (
+                    _relative(p4[keep], (where == i)[keep], total[keep], width),
+                    pt(total)[keep].float(),
+                )
+            )
         subjets, pts = map(torch.cat, zip(*parts))
         order = pts.argsort()
         self.subjets, self.pt = subjets[order], pts[order]
         self.rest = _relative(p4, mask & (where < 0), jet_p4(p4, mask), width)
 
+
 def _relative(p4, mask, axis, width):
     "The hardest constituents as pT and position relative to an axis: (jets, width, 3)."
     k = torch.where(mask, pt(p4), 0).topk(min(width, mask.shape[1]), 1)
-    away = torch.stack([eta(p4) - eta(axis).float()[:, None], wrap(phi(p4) - phi(axis).float()[:, None])], -1)
+    away = torch.stack(
+        [eta(p4) - eta(axis).float()[:, None], wrap(phi(p4) - phi(axis).float()[:, None])], -1
+    )
     away = away.gather(1, k.indices[..., None].expand(-1, -1, 2)) * (k.values > 0)[..., None]
     return torch.cat([k.values[..., None], away], -1)
 
 # %% ../../nbs/jet/decays.ipynb #c019
-def _place(parts, axis_eta, axis_phi, generator, scale=1.):
+def _place(parts, axis_eta, axis_phi, generator, scale=1.0):
     "Parts (…, width, 3) about axes (…,), each turned by a random angle: pT, η, φ."
     a = 2 * torch.pi * torch.rand(axis_eta.shape, generator=generator)[..., None]
     k, e, f = parts.unbind(-1)
-    return k * scale, axis_eta[..., None] + e * a.cos() - f * a.sin(), wrap(axis_phi[..., None] + e * a.sin() + f * a.cos())
+    return (
+        k * scale,
+        axis_eta[..., None] + e * a.cos() - f * a.sin(),
+        wrap(axis_phi[..., None] + e * a.sin() + f * a.cos()),
+    )
 
-def _axes(jets, rows): return torch.from_numpy(np.stack([jets.observables[n][rows] for n in ("pt", "eta", "phi")], 1)).double()
+
+def _axes(jets, rows):
+    return torch.from_numpy(
+        np.stack([jets.observables[n][rows] for n in ("pt", "eta", "phi")], 1)
+    ).double()
+
 
 def _dress(p, axis, library, n_constituents, generator, spread=100):
     "Jets with a subjet of the library in the place of each prong (jets, prongs, 4), and which of them have all prongs inside."
     p_t, e, f = pt(p).float(), eta(p).float(), phi(p).float()
     inside = ((torch.hypot(e - axis[:, 1:2], wrap(f - axis[:, 2:])) < 1) | (p_t == 0)).all(1)
-    near = torch.searchsorted(library.pt, p_t) + torch.randint(-spread, spread + 1, p_t.shape, generator=generator)
+    near = torch.searchsorted(library.pt, p_t) + torch.randint(
+        -spread, spread + 1, p_t.shape, generator=generator
+    )
     near = near.clamp(0, len(library.pt) - 1)
     hard = _place(library.subjets[near], e, f, generator, (p_t / library.pt[near])[..., None])
-    soft = _place(library.rest[torch.randint(len(library.rest), (len(p),), generator=generator)], *axis[:, 1:].float().unbind(1), generator)
+    soft = _place(
+        library.rest[torch.randint(len(library.rest), (len(p),), generator=generator)],
+        *axis[:, 1:].float().unbind(1),
+        generator,
+    )
     k, e, f = (torch.cat([h.flatten(1), s], 1) for h, s in zip(hard, soft))
     k, order = k.topk(n_constituents, 1)
     p4 = from_pt_eta_phi(k, e.gather(1, order), f.gather(1, order)) * (k > 0)[..., None]
@@ -116,37 +148,55 @@ def _dress(p, axis, library, n_constituents, generator, spread=100):
 
 # %% ../../nbs/jet/decays.ipynb #c020
 def pseudo_decays(
-    jets,                # background `Jets`
-    n,                   # how many
+    jets,  # background `Jets`
+    n,  # how many
     seed=0,
-    masses=(35., 420.),  # GeV; the logarithm is drawn evenly
-    counts=(2, 3, 4),    # prongs, drawn evenly
+    masses=(35.0, 420.0),  # GeV; the logarithm is drawn evenly
+    counts=(2, 3, 4),  # prongs, drawn evenly
     n_constituents=100,  # the hardest this many are kept
-    tries=100,           # batches without enough jets before giving up
-) -> Jets:               # observable `prongs` besides the kinematic ones
+    tries=100,  # batches without enough jets before giving up
+) -> Jets:  # observable `prongs` besides the kinematic ones
     "Jets as if something heavy had decayed, made of the subjets of background jets, with their pT spectrum. Raises `ValueError` when none fits."
-    generator, rng, size = torch.Generator().manual_seed(seed), np.random.default_rng(seed), min(max(2 * n, 100), 5000)
+    generator, rng, size = (
+        torch.Generator().manual_seed(seed),
+        np.random.default_rng(seed),
+        min(max(2 * n, 100), 5000),
+    )
     library, made = Library(jets, generator), []
     low, high = jets.observables["pt"].min(), jets.observables["pt"].max()
     for _ in range(tries * (1 + n // size)):
         m, count = np.exp(rng.uniform(*np.log(masses), size)), rng.choice(counts, size)
         axis = _axes(jets, rng.integers(len(jets), size=size))
         parent = from_pt_eta_phi(*axis.unbind(1), torch.from_numpy(m))
-        new, inside = _dress(prongs(parent, torch.from_numpy(count), generator), axis, library, n_constituents, generator)
-        kept = inside & (np.abs(new.observables["mass"] / m - 1) < .35) & (new.observables["pt"] >= low) & (new.observables["pt"] <= high)
+        new, inside = _dress(
+            prongs(parent, torch.from_numpy(count), generator),
+            axis,
+            library,
+            n_constituents,
+            generator,
+        )
+        kept = (
+            inside
+            & (np.abs(new.observables["mass"] / m - 1) < 0.35)
+            & (new.observables["pt"] >= low)
+            & (new.observables["pt"] <= high)
+        )
         new.observables["prongs"] = count
         made.append(new[kept])
-        if sum(map(len, made)) >= n: return concatenate(made)[:n]
-    raise ValueError(f"Only {sum(map(len, made))} of {n} pseudo-decays fit into the pT window {low:.0f}–{high:.0f} GeV of these jets with masses {masses} GeV.")
+        if sum(map(len, made)) >= n:
+            return concatenate(made)[:n]
+    raise ValueError(
+        f"Only {sum(map(len, made))} of {n} pseudo-decays fit into the pT window {low:.0f}–{high:.0f} GeV of these jets with masses {masses} GeV."
+    )
 
 # %% ../../nbs/jet/decays.ipynb #r001
 def reassembled(
-    jets,               # background `Jets`
-    n,                  # how many
+    jets,  # background `Jets`
+    n,  # how many
     seed=0,
-    radii=(.12, .45),   # of the cones that find a jet's own subjets, drawn evenly
-    n_constituents=100, # the hardest this many are kept
-    size=5000,          # jets at a time
+    radii=(0.12, 0.45),  # of the cones that find a jet's own subjets, drawn evenly
+    n_constituents=100,  # the hardest this many are kept
+    size=5000,  # jets at a time
 ) -> Jets:
     "Background jets with their subjets exchanged for those of other jets: as stitched together as `pseudo_decays`, without a decay. Raises `ValueError` when none fits."
     generator, rng = torch.Generator().manual_seed(seed), np.random.default_rng(seed)
@@ -155,9 +205,14 @@ def reassembled(
     for _ in range(100 + 10 * n // size):
         rows = rng.integers(len(jets), size=min(size, 2 * n + 50))
         p4, mask = torch.from_numpy(jets.p4[rows]), torch.from_numpy(jets.mask[rows])
-        where = cones(p4, mask, radii[0] + (radii[1] - radii[0]) * torch.rand(len(rows), generator=generator))
+        where = cones(
+            p4, mask, radii[0] + (radii[1] - radii[0]) * torch.rand(len(rows), generator=generator)
+        )
         own = torch.stack([jet_p4(p4, where == i) for i in range(4)], 1)
         new, inside = _dress(own, _axes(jets, rows), library, n_constituents, generator)
         made.append(new[inside & (new.observables["pt"] >= low) & (new.observables["pt"] <= high)])
-        if (found := found + len(made[-1])) >= n: return concatenate(made)[:n]
-    raise ValueError(f"Only {found} of {n} reassembled jets fit into the pT window {low:.0f}–{high:.0f} GeV of these jets.")
+        if (found := found + len(made[-1])) >= n:
+            return concatenate(made)[:n]
+    raise ValueError(
+        f"Only {found} of {n} reassembled jets fit into the pT window {low:.0f}–{high:.0f} GeV of these jets."
+    )

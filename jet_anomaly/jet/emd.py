@@ -13,54 +13,66 @@ from .kinematics import delta_phi, eta, in_kind, phi, pt
 
 # %% ../../nbs/jet/emd.ipynb #c006
 def _solver():
-    try: import ot
-    except ImportError as e: raise ImportError("The energy mover's distance needs POT, which is not installed: pip install 'jet_anomaly[emd]'") from e
+    try:
+        import ot
+    except ImportError as e:
+        raise ImportError(
+            "The energy mover's distance needs POT, which is not installed: pip install 'jet_anomaly[emd]'"
+        ) from e
     return ot.lp.emd2
+
 
 def _piles(p4, mask, radius):
     "Weights (jets, constituents), and positions in units of the radius."
     w = torch.where(mask, pt(p4), 0).double()
     return w, eta(p4).double() / radius, phi(p4).double()
 
+
 def _with_excess(wa, wb, cost):
     "Add the pile that carries the excess, at distance 1 from all others."
     more = wb.sum(1) - wa.sum(1)
     wa, wb = (torch.cat([w, x.clamp(min=0)[:, None]], 1) for w, x in ((wa, more), (wb, -more)))
-    cost = torch.nn.functional.pad(cost, (0, 1, 0, 1), value=1.)
+    cost = torch.nn.functional.pad(cost, (0, 1, 0, 1), value=1.0)
     cost[:, -1, -1] = 0
     return wa, wb, cost
 
 # %% ../../nbs/jet/emd.ipynb #c007
 @in_kind
 def energy_movers_distance(
-    a,              # (jets, n, 4), GeV, zero padded
-    mask_a,         # (jets, n)
-    b,              # (jets, m, 4), GeV: the jets to compare with, one by one
-    mask_b,         # (jets, m)
-    radius=1.,      # ΔR that costs as much as making the energy anew
-    block=1000,     # jets whose distances of constituents are held at a time
-    progress=False, # show a progress bar
-):                  # (jets,) GeV
+    a,  # (jets, n, 4), GeV, zero padded
+    mask_a,  # (jets, n)
+    b,  # (jets, m, 4), GeV: the jets to compare with, one by one
+    mask_b,  # (jets, m)
+    radius=1.0,  # ΔR that costs as much as making the energy anew
+    block=1000,  # jets whose distances of constituents are held at a time
+    progress=False,  # show a progress bar
+):  # (jets,) GeV
     "Energy mover's distance of pairs of jets (arXiv:1902.02346, eq. 1). Raises `ImportError` without POT, `ValueError` for samples of different size."
-    if len(a) != len(b): raise ValueError(f"{len(a)} and {len(b)} jets: expected pairs.")
+    if len(a) != len(b):
+        raise ValueError(f"{len(a)} and {len(b)} jets: expected pairs.")
     solve, parts = _solver(), []
     with tqdm(total=len(a), unit="jet", disable=not progress) as bar:
         for rows in torch.arange(len(a)).split(block):
-            (wa, ea, fa), (wb, eb, fb) = _piles(a[rows], mask_a[rows], radius), _piles(b[rows], mask_b[rows], radius)
+            (wa, ea, fa), (wb, eb, fb) = (
+                _piles(a[rows], mask_a[rows], radius),
+                _piles(b[rows], mask_b[rows], radius),
+            )
             angle = delta_phi(fa[:, :, None], fb[:, None]) / radius
             problems = _with_excess(wa, wb, torch.hypot(ea[:, :, None] - eb[:, None], angle))
             # the solver takes one problem at a time
-            parts += [solve(*p, check_marginals=False) for p in zip(*(t.cpu().numpy() for t in problems))]
+            parts += [
+                solve(*p, check_marginals=False) for p in zip(*(t.cpu().numpy() for t in problems))
+            ]
             bar.update(len(rows))
     return torch.tensor(parts, dtype=torch.float32, device=a.device)
 
 # %% ../../nbs/jet/emd.ipynb #c017
 def reconstruction_emd(
-    representation, # one with an `inverse` to four-vectors and mask, such as `ScaledFourVectors`
-    x,              # (jets, inputs): representation of the jets
-    y,              # (jets, inputs): what the network made of it
+    representation,  # one with an `inverse` to four-vectors and mask, such as `ScaledFourVectors`
+    x,  # (jets, inputs): representation of the jets
+    y,  # (jets, inputs): what the network made of it
     progress=True,  # show a progress bar
-): # (jets,) GeV
+):  # (jets,) GeV
     "Energy mover's distance between jets and their reconstructions."
     (a, mask_a), (b, mask_b) = representation.inverse(x), representation.inverse(y)
     return energy_movers_distance(a, mask_a, b, mask_b, progress=progress)

@@ -18,15 +18,21 @@ from ..core.files import atomic_path
 from .jets import Jets
 
 # %% ../../nbs/jet/events.ipynb #c008
-def _observables(jets): return getattr(jets, "observables", jets)
+def _observables(jets):
+    return getattr(jets, "observables", jets)
+
 
 def rank_in_event(
-    jets, # `Jets` with the observable `event`, or their observables alone
-) -> np.ndarray: # (jets,) int, 0 for the leading jet
+    jets,  # `Jets` with the observable `event`, or their observables alone
+) -> np.ndarray:  # (jets,) int, 0 for the leading jet
     "The place of each jet in its event: the observable `rank` where there is one, otherwise by falling pT. Raises `KeyError` without `event`."
     have = _observables(jets)
-    if "event" not in have: raise KeyError(f"Nothing says which event these jets are from: the observable 'event' is missing; they have {sorted(have)}.")
-    if "rank" in have: return np.asarray(have["rank"], int)
+    if "event" not in have:
+        raise KeyError(
+            f"Nothing says which event these jets are from: the observable 'event' is missing; they have {sorted(have)}."
+        )
+    if "rank" in have:
+        return np.asarray(have["rank"], int)
     order = np.lexsort((-np.asarray(have["pt"]), have["event"]))
     event = np.asarray(have["event"])[order]
     first = np.flatnonzero(np.r_[True, event[1:] != event[:-1]])
@@ -34,19 +40,23 @@ def rank_in_event(
     rank[order] = np.arange(len(event)) - np.repeat(first, np.diff(np.r_[first, len(event)]))
     return rank
 
+
 def leading(
-    jets, # `Jets`, or the path of a file of jets, which is read into memory
-    n,    # jets per event
+    jets,  # `Jets`, or the path of a file of jets, which is read into memory
+    n,  # jets per event
 ) -> Jets:
     "The n leading jets of every event. Raises `KeyError` without `event`, `ValueError` for n below 1."
-    if n < 1: raise ValueError(f"n = {n} jets per event: expected at least 1.")
+    if n < 1:
+        raise ValueError(f"n = {n} jets per event: expected at least 1.")
     jets = jets if isinstance(jets, Jets) else Jets.from_hdf5(jets)
     return jets[rank_in_event(jets) < n]
 
 # %% ../../nbs/jet/events.ipynb #c011
 def leading_pairs(
-    jets, # `Jets` with the observable `event`, or their observables alone
-) -> np.ndarray: # (events, 2) int: rows of the leading and of the second jet, in the order of the event numbers
+    jets,  # `Jets` with the observable `event`, or their observables alone
+) -> (
+    np.ndarray
+):  # (events, 2) int: rows of the leading and of the second jet, in the order of the event numbers
     "The two leading jets of every event that has both. Raises `KeyError` without `event`."
     rank, event = rank_in_event(jets), np.asarray(_observables(jets)["event"])
     one, two = np.flatnonzero(rank == 0), np.flatnonzero(rank == 1)
@@ -56,62 +66,87 @@ def leading_pairs(
 # %% ../../nbs/jet/events.ipynb #c013
 def dijet_mass(
     jets,  # `Jets`, or their observables alone
-    pairs, # (events, 2) rows
-) -> np.ndarray: # (events,) GeV
+    pairs,  # (events, 2) rows
+) -> np.ndarray:  # (events,) GeV
     "Invariant mass of pairs of jets, from their pt, eta, phi and mass."
-    p4 = vector.array({k: np.asarray(_observables(jets)[k], np.float64)[pairs] for k in ("pt", "eta", "phi", "mass")})
+    p4 = vector.array(
+        {
+            k: np.asarray(_observables(jets)[k], np.float64)[pairs]
+            for k in ("pt", "eta", "phi", "mass")
+        }
+    )
     return np.asarray((p4[:, 0] + p4[:, 1]).mass)
 
 # %% ../../nbs/jet/events.ipynb #c017
 COMBINE = {"max": np.max, "min": np.min, "mean": np.mean}
 
+
 def event_scores(
-    scores,    # (jets,)
-    pairs,     # (events, 2) rows
-    how="max", # "max", "min" or "mean" of the two jets
-) -> np.ndarray: # (events,)
+    scores,  # (jets,)
+    pairs,  # (events, 2) rows
+    how="max",  # "max", "min" or "mean" of the two jets
+) -> np.ndarray:  # (events,)
     "Scores of events from the scores of two jets each; higher is more anomalous. Raises `ValueError` for an unknown way."
-    if how not in COMBINE: raise ValueError(f"how={how!r}: expected one of {sorted(COMBINE)}.")
+    if how not in COMBINE:
+        raise ValueError(f"how={how!r}: expected one of {sorted(COMBINE)}.")
     return COMBINE[how](np.asarray(scores)[pairs], axis=1)
 
 # %% ../../nbs/jet/events.ipynb #c021
 class Spectrum(NamedTuple):
     "A mass spectrum before and after a cut on a score."
-    edges: np.ndarray   # (bins + 1,) GeV
+
+    edges: np.ndarray  # (bins + 1,) GeV
     before: np.ndarray  # (bins,) events
-    after: np.ndarray   # (bins,) events whose score is at least the threshold
+    after: np.ndarray  # (bins,) events whose score is at least the threshold
     threshold: float
 
+
 def cut_spectrum(
-    mass,           # (events,) GeV
-    scores,         # (events,) higher is more anomalous
-    edges,          # (bins + 1,) GeV, rising
-    keep=.01,       # share of the events that pass the cut
-    threshold=None, # pass from here on, whatever `keep` says
+    mass,  # (events,) GeV
+    scores,  # (events,) higher is more anomalous
+    edges,  # (bins + 1,) GeV, rising
+    keep=0.01,  # share of the events that pass the cut
+    threshold=None,  # pass from here on, whatever `keep` says
 ) -> Spectrum:
     "Count events in bins of mass, before and after a cut on their score. Raises `ValueError` for lengths, shares or edges that make no sense."
     mass, scores, edges = (np.asarray(a, np.float64) for a in (mass, scores, edges))
-    if len(mass) != len(scores) or not len(mass): raise ValueError(f"{len(mass)} masses and {len(scores)} scores; expected as many of each, and at least one event.")
-    if not 0 < keep <= 1: raise ValueError(f"keep={keep}: expected a share of the events, above 0 and at most 1.")
-    if len(edges) < 2 or (np.diff(edges) <= 0).any(): raise ValueError(f"Edges must rise; received {edges}.")
-    if threshold is None: threshold = np.quantile(scores, 1 - keep, method="higher")
-    count = lambda chosen: np.bincount(np.searchsorted(edges, chosen[(chosen >= edges[0]) & (chosen < edges[-1])], "right") - 1, minlength=len(edges) - 1)
+    if len(mass) != len(scores) or not len(mass):
+        raise ValueError(
+            f"{len(mass)} masses and {len(scores)} scores; expected as many of each, and at least one event."
+        )
+    if not 0 < keep <= 1:
+        raise ValueError(f"keep={keep}: expected a share of the events, above 0 and at most 1.")
+    if len(edges) < 2 or (np.diff(edges) <= 0).any():
+        raise ValueError(f"Edges must rise; received {edges}.")
+    if threshold is None:
+        threshold = np.quantile(scores, 1 - keep, method="higher")
+    count = lambda chosen: np.bincount(
+        np.searchsorted(edges, chosen[(chosen >= edges[0]) & (chosen < edges[-1])], "right") - 1,
+        minlength=len(edges) - 1,
+    )
     return Spectrum(edges, count(mass), count(mass[scores >= threshold]), float(threshold))
 
 # %% ../../nbs/jet/events.ipynb #c024
 def save_spectrum(
-    path,     # file to write
-    spectrum, # `Spectrum`
+    path,  # file to write
+    spectrum,  # `Spectrum`
     **about,  # what else the reader should know: sample, score, luminosity …
 ) -> Path:
     "Write a spectrum as JSON: edges in GeV, counts before and after, threshold."
     said = {k: np.asarray(v).tolist() for k, v in spectrum._asdict().items()}
-    with atomic_path(path) as temporary: temporary.write_text(json.dumps(said | {"unit": "GeV", "about": about}, indent=1))
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(said | {"unit": "GeV", "about": about}, indent=1))
     return Path(path)
 
+
 def load_spectrum(
-    path, # written by `save_spectrum`
+    path,  # written by `save_spectrum`
 ) -> Spectrum:
     "The spectrum of a file. Raises `FileNotFoundError`, or `ValueError` for another kind of file."
-    try: said = json.loads(Path(path).read_text()); return Spectrum(*(np.asarray(said[k]) for k in ("edges", "before", "after")), said["threshold"])
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as e: raise ValueError(f"{path} is no spectrum written by save_spectrum: {e}") from e
+    try:
+        said = json.loads(Path(path).read_text())
+        return Spectrum(
+            *(np.asarray(said[k]) for k in ("edges", "before", "after")), said["threshold"]
+        )
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as e:
+        raise ValueError(f"{path} is no spectrum written by save_spectrum: {e}") from e

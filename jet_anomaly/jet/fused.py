@@ -25,7 +25,9 @@ ARRAYS_C = r"""
 #define EACH(i, n) _Pragma("GCC ivdep") for (int i = 0; i < WHOLE(n); i++)
 """
 
-FUNCTIONS_C = ARRAYS_C + r"""
+FUNCTIONS_C = (
+    ARRAYS_C
+    + r"""
 INLINE float ln1p(float a) {  /* for a >= 0 */
   float y = 1 + a, lost = a - (y - 1), n, m, q = 7.0376836292e-2f;
   int32_t i; memcpy(&i, &y, 4); i -= 0x3f3504f3; n = i >> 23; i = (i & 0x7fffff) + 0x3f3504f3; memcpy(&m, &i, 4); m -= 1;
@@ -49,6 +51,7 @@ INLINE float azimuth(float y, float x) {
   return copysignf(r, y);
 }
 """
+)
 
 # %% ../../nbs/jet/fused.ipynb #c012
 SUMS_C = r"""
@@ -224,52 +227,104 @@ void centre_jets(long first, long last, int width, const float *p4, float *out) 
 SOURCE = FUNCTIONS_C + SUMS_C + FRAME_C + SETTLE_C + ALIGN_C + PLACES_C + CENTRE_C
 WIDEST = 2048  # constituents: a thread's stack must hold a jet
 
+
 def _suits(p4, mask):
     "Single precision on a CPU, no gradients, shapes that belong together."
-    if not (isinstance(p4, torch.Tensor) and isinstance(mask, torch.Tensor)) or p4.device.type != "cpu" or mask.device.type != "cpu": return False
-    if (p4.dtype, mask.dtype) != (torch.float32, torch.bool) or p4.ndim != 3 or p4.shape != (*mask.shape, 4) or not 0 < mask.shape[1] <= WIDEST: return False
+    if (
+        not (isinstance(p4, torch.Tensor) and isinstance(mask, torch.Tensor))
+        or p4.device.type != "cpu"
+        or mask.device.type != "cpu"
+    ):
+        return False
+    if (
+        (p4.dtype, mask.dtype) != (torch.float32, torch.bool)
+        or p4.ndim != 3
+        or p4.shape != (*mask.shape, 4)
+        or not 0 < mask.shape[1] <= WIDEST
+    ):
+        return False
     return not (torch.is_grad_enabled() and p4.requires_grad) and not torch.compiler.is_compiling()
 
+# %% ../../nbs/jet/fused.ipynb #c023s1
 def natively(
-    kernel, # function of the arguments of the one it stands for; None where it cannot answer
+    kernel,  # function of the arguments of the one it stands for; None where it cannot answer
 ):
     "Let C code answer for a function of (p4, mask, …), where it can."
+
     def decorate(f):
         parameters = signature(f)
+
         @wraps(f)
         def either(*args, **kwargs):
             given = parameters.bind(*args, **kwargs)
             given.apply_defaults()
             out = kernel(*given.args) if compiler() and _suits(*given.args[:2]) else None
             return f(*args, **kwargs) if out is None else out
+
         return either
+
     return decorate
 
 # %% ../../nbs/jet/fused.ipynb #c024
 def run_kernel(
-    source, # C text
-    name,   # of a function in it that takes the first jet, the one after the last, the width, the momenta, and `args`
-    p4,     # (jets, constituents, 4), GeV
+    source,  # C text
+    name,  # of a function in it that takes the first jet, the one after the last, the width, the momenta, and `args`
+    p4,  # (jets, constituents, 4), GeV
     *args,  # tensors, int or float
-): # None where there is no library, True otherwise
+):  # None where there is no library, True otherwise
     "Call a kernel for all jets, on as many threads as PyTorch may use."
-    if (library := compile_c(source)) is None: return None
-    def c(a): return ctypes.c_void_p(a.data_ptr()) if isinstance(a, torch.Tensor) else ctypes.c_double(a) if isinstance(a, float) else a
+    if (library := compile_c(source)) is None:
+        return None
+
+    def c(a):
+        return (
+            ctypes.c_void_p(a.data_ptr())
+            if isinstance(a, torch.Tensor)
+            else ctypes.c_double(a)
+            if isinstance(a, float)
+            else a
+        )
+
     kernel, p4 = library[name], p4.contiguous()
     args = [p4.shape[1], *map(c, (p4, *args))]
-    in_threads(lambda first, last: kernel(ctypes.c_long(first), ctypes.c_long(last), *args), len(p4), torch.get_num_threads(), 256)
+    in_threads(
+        lambda first, last: kernel(ctypes.c_long(first), ctypes.c_long(last), *args),
+        len(p4),
+        torch.get_num_threads(),
+        256,
+    )
     return True
 
+# %% ../../nbs/jet/fused.ipynb #c024s1
 def native_align(p4, mask, n_constituents, m0, e0, radius, at_least, published):
     "The kernel of `algorithm_1`."
-    if published or not 0 < m0 < e0 or n_constituents < 1: return None
-    mask, x, kept = mask.contiguous(), p4.new_zeros(len(p4), n_constituents, 3), mask.new_zeros(len(p4), n_constituents)
-    return run_kernel(SOURCE, "align_jets", p4, mask, int(n_constituents), float(m0), float(e0), float(radius), int(at_least), x, kept) and (x, kept)
+    if published or not 0 < m0 < e0 or n_constituents < 1:
+        return None
+    mask, x, kept = (
+        mask.contiguous(),
+        p4.new_zeros(len(p4), n_constituents, 3),
+        mask.new_zeros(len(p4), n_constituents),
+    )
+    return run_kernel(
+        SOURCE,
+        "align_jets",
+        p4,
+        mask,
+        int(n_constituents),
+        float(m0),
+        float(e0),
+        float(radius),
+        int(at_least),
+        x,
+        kept,
+    ) and (x, kept)
+
 
 def native_places(p4, mask, n_constituents, frame=0):
     "pT, η and φ about the jet's axis (`frame` 0), about the mean (1), upright and flipped (2)."
     mask, out = mask.contiguous(), tuple(p4.new_zeros(len(p4), n_constituents) for _ in range(3))
     return run_kernel(SOURCE, "place_jets", p4, mask, int(n_constituents), frame, *out) and out
+
 
 def native_centre(p4, mask):
     "The kernel of `centre_and_rotate`."

@@ -144,34 +144,94 @@ void correlate_jets(long first, long last, int width, const float *p4, const uin
 # %% ../../nbs/jet/fused_tree.ipynb #c015
 SOURCE = ARRAYS_C + CLUSTERS_C + WANTED_C + TREE_C + CORRELATION_C
 
-def _cluster(p4, mask, power, wta, merges=0, d=None, axes=0, at=None, z_cut=0., beta=0., r0=1., groomed=None, kt=None, counts=None):
-    return run_kernel(SOURCE, "cluster_jets", p4, mask.contiguous(), int(power), int(wta), int(merges), d, int(axes), at, float(z_cut), float(beta), float(r0),
-                      groomed, 0 if kt is None else len(kt), kt, counts)
+# %% ../../nbs/jet/fused_tree.ipynb #c015s1
+def _cluster(
+    p4,
+    mask,
+    power,
+    wta,
+    merges=0,
+    d=None,
+    axes=0,
+    at=None,
+    z_cut=0.0,
+    beta=0.0,
+    r0=1.0,
+    groomed=None,
+    kt=None,
+    counts=None,
+):
+    return run_kernel(
+        SOURCE,
+        "cluster_jets",
+        p4,
+        mask.contiguous(),
+        int(power),
+        int(wta),
+        int(merges),
+        d,
+        int(axes),
+        at,
+        float(z_cut),
+        float(beta),
+        float(r0),
+        groomed,
+        0 if kt is None else len(kt),
+        kt,
+        counts,
+    )
 
-def _zeros(p4, *shape): return torch.zeros(len(p4), *shape, dtype=torch.float64)
+# %% ../../nbs/jet/fused_tree.ipynb #c015s2
+def _zeros(p4, *shape):
+    return torch.zeros(len(p4), *shape, dtype=torch.float64)
+
 
 def native_merges(p4, mask, n, power):
     "The kernel of `merging_distances`."
     d = _zeros(p4, n)
     return d if power == int(power) and _cluster(p4, mask, power, False, n, d) else None
 
+
 def native_axes(p4, mask, n_max, power, wta):
     "The kernel of `subjet_axes`."
-    at, pairs = _zeros(p4, 2, n_max * (n_max + 1) // 2), [k * (k - 1) // 2 for k in range(1, n_max + 2)]
-    return _cluster(p4, mask, power, wta, axes=n_max, at=at) and [(at[:, 0, a:b], at[:, 1, a:b]) for a, b in zip(pairs[:-1], pairs[1:])]
+    at, pairs = (
+        _zeros(p4, 2, n_max * (n_max + 1) // 2),
+        [k * (k - 1) // 2 for k in range(1, n_max + 2)],
+    )
+    return _cluster(p4, mask, power, wta, axes=n_max, at=at) and [
+        (at[:, 0, a:b], at[:, 1, a:b]) for a, b in zip(pairs[:-1], pairs[1:])
+    ]
+
 
 def native_soft_drop(p4, mask, z_cut, beta, r0):
     "The kernel of `soft_drop`."
     g = _zeros(p4, 6)
-    return _cluster(p4, mask, 0, False, z_cut=z_cut, beta=beta, r0=r0, groomed=g) and (g[:, :4], g[:, 4], g[:, 5])
+    return _cluster(p4, mask, 0, False, z_cut=z_cut, beta=beta, r0=r0, groomed=g) and (
+        g[:, :4],
+        g[:, 4],
+        g[:, 5],
+    )
 
+# %% ../../nbs/jet/fused_tree.ipynb #c015s3
 def native_lund(p4, mask, thresholds):
     "The kernel of `lund_counts`."
     counts = _zeros(p4, len(thresholds))
-    return counts if _cluster(p4, mask, 0, False, kt=torch.tensor(thresholds, dtype=torch.float64), counts=counts) else None
+    return (
+        counts
+        if _cluster(
+            p4, mask, 0, False, kt=torch.tensor(thresholds, dtype=torch.float64), counts=counts
+        )
+        else None
+    )
+
 
 def native_correlation(p4, mask, n, beta):
     "The kernel of `energy_correlation`, for jets whose pairs fit on a thread's stack."
-    if n not in (2, 3) or mask.shape[1] > 256: return None
+    if n not in (2, 3) or mask.shape[1] > 256:
+        return None
     out = p4.new_zeros(len(p4))
-    return out if run_kernel(SOURCE, "correlate_jets", p4, mask.contiguous(), int(n), float(beta), out) else None
+    return (
+        out
+        if run_kernel(SOURCE, "correlate_jets", p4, mask.contiguous(), int(n), float(beta), out)
+        else None
+    )

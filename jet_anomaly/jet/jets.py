@@ -21,21 +21,37 @@ from fastcore.basics import patch
 from ..core.files import atomic_hdf5
 
 # %% ../../nbs/jet/jets.ipynb #c009
-UNITS = {"pt": "GeV", "mass": "GeV", "energy": "GeV", "softdrop_mass": "GeV", "mjj": "GeV", "phi": "rad",
-         "d0": "mm", "d0_err": "mm", "dz": "mm", "dz_err": "mm"}
+UNITS = {
+    "pt": "GeV",
+    "mass": "GeV",
+    "energy": "GeV",
+    "softdrop_mass": "GeV",
+    "mjj": "GeV",
+    "phi": "rad",
+    "d0": "mm",
+    "d0_err": "mm",
+    "dz": "mm",
+    "dz_err": "mm",
+}
 FORMAT, VERSION = "jet_anomaly jets", 1
 
 # %% ../../nbs/jet/jets.ipynb #c011
 def kinematic_observables(
-    p4,    # (jets, constituents, 4): E, px, py, pz in GeV, zero padded
+    p4,  # (jets, constituents, 4): E, px, py, pz in GeV, zero padded
     mask,  # (jets, constituents): true where a constituent is real
-) -> dict: # `pt`, `eta`, `phi`, `mass` (GeV, rad), each (jets,) float32, and `n_constituents` int32
+) -> (
+    dict
+):  # `pt`, `eta`, `phi`, `mass` (GeV, rad), each (jets,) float32, and `n_constituents` int32
     "Transverse momentum, direction, mass and multiplicity of jets from the sum of their constituents."
-    total = vector.array(dict(zip(("E", "px", "py", "pz"), np.moveaxis(np.sum(p4, 1, dtype=np.float64), -1, 0))))
+    total = vector.array(
+        dict(zip(("E", "px", "py", "pz"), np.moveaxis(np.sum(p4, 1, dtype=np.float64), -1, 0)))
+    )
     with np.errstate(invalid="ignore", divide="ignore"):
         eta = np.where(total.pt > 0, total.eta, 0)
     kin = dict(pt=total.pt, eta=eta, phi=total.phi, mass=np.maximum(total.mass, 0))
-    return {k: np.asarray(v, np.float32) for k, v in kin.items()} | {"n_constituents": mask.sum(1).astype(np.int32)}
+    return {k: np.asarray(v, np.float32) for k, v in kin.items()} | {
+        "n_constituents": mask.sum(1).astype(np.int32)
+    }
 
 # %% ../../nbs/jet/jets.ipynb #c013
 @dataclass(eq=False, repr=False)
@@ -45,93 +61,142 @@ class Jets:
     Raises `ValueError` when shapes disagree, values are not finite, an energy is negative, the constituents of a jet are
     not sorted by transverse momentum, padding is not zero, or a jet has no constituent. `Jets.from_constituents` sorts, pads and cleans.
     """
-    p4: np.ndarray                                   # (jets, constituents, 4) float32: E, px, py, pz in GeV
-    mask: np.ndarray                                 # (jets, constituents) bool
-    features: dict = field(default_factory=dict)     # name → (jets, constituents)
+
+    p4: np.ndarray  # (jets, constituents, 4) float32: E, px, py, pz in GeV
+    mask: np.ndarray  # (jets, constituents) bool
+    features: dict = field(default_factory=dict)  # name → (jets, constituents)
     observables: dict = field(default_factory=dict)  # name → (jets,)
-    labels: np.ndarray | None = None                 # (jets,) int; 0 is background
-    meta: dict = field(default_factory=dict)         # where the jets come from; must fit in JSON
+    labels: np.ndarray | None = None  # (jets,) int; 0 is background
+    meta: dict = field(default_factory=dict)  # where the jets come from; must fit in JSON
 
     def __post_init__(self):
         self.p4, self.mask = np.asarray(self.p4, np.float32), np.asarray(self.mask, bool)
         self.features = {k: np.asarray(v) for k, v in self.features.items()}
         self.observables = {k: np.asarray(v) for k, v in self.observables.items()}
-        if self.labels is not None: self.labels = np.asarray(self.labels, np.int64)
+        if self.labels is not None:
+            self.labels = np.asarray(self.labels, np.int64)
         _check_shapes(self.p4, self.mask, self.features, self.observables, self.labels)
         _check_values(self.p4, self.mask)
 
-    def __len__(self): return len(self.p4)
+    def __len__(self):
+        return len(self.p4)
 
 # %% ../../nbs/jet/jets.ipynb #c015
 def _check_shapes(p4, mask, features, observables, labels):
     "Every array must belong to the same jets."
     if p4.ndim != 3 or p4.shape[-1] != 4:
-        raise ValueError(f"p4 has shape {p4.shape}; expected (jets, constituents, 4) holding E, px, py, pz in GeV.")
+        raise ValueError(
+            f"p4 has shape {p4.shape}; expected (jets, constituents, 4) holding E, px, py, pz in GeV."
+        )
     per_constituent = {"mask": mask} | {f"feature {k!r}": v for k, v in features.items()}
-    per_jet = {f"observable {k!r}": v for k, v in observables.items()} | ({} if labels is None else {"labels": labels})
+    per_jet = {f"observable {k!r}": v for k, v in observables.items()} | (
+        {} if labels is None else {"labels": labels}
+    )
     for arrays, shape in (per_constituent, p4.shape[:2]), (per_jet, p4.shape[:1]):
         for name, a in arrays.items():
-            if a.shape != shape: raise ValueError(f"{name} has shape {a.shape}; p4 of shape {p4.shape} needs {shape}.")
+            if a.shape != shape:
+                raise ValueError(
+                    f"{name} has shape {a.shape}; p4 of shape {p4.shape} needs {shape}."
+                )
 
 # %% ../../nbs/jet/jets.ipynb #c016
 def _check_values(p4, mask):
     def refuse(bad, what, todo):
-        if bad.any(): raise ValueError(f"{bad.sum()} of {len(p4)} jets {what} (first: jet {bad.argmax()}). {todo}")
-    refuse(~np.isfinite(p4).all((1, 2)), "hold NaN or infinite four-vectors", "Drop them or repair the source.")
+        if bad.any():
+            raise ValueError(
+                f"{bad.sum()} of {len(p4)} jets {what} (first: jet {bad.argmax()}). {todo}"
+            )
+
+    refuse(
+        ~np.isfinite(p4).all((1, 2)),
+        "hold NaN or infinite four-vectors",
+        "Drop them or repair the source.",
+    )
     refuse((p4[..., 0] < 0).any(1), "hold a negative energy", "p4 is ordered E, px, py, pz in GeV.")
-    refuse(((p4 != 0).any(-1) & ~mask).any(1), "have non-zero padding", "Jets.from_constituents zeroes what the mask hides.")
-    refuse(~mask.any(1), "have no constituent", "Jets.from_constituents(…, drop_empty=True) leaves them out.")
+    refuse(
+        ((p4 != 0).any(-1) & ~mask).any(1),
+        "have non-zero padding",
+        "Jets.from_constituents zeroes what the mask hides.",
+    )
+    refuse(
+        ~mask.any(1),
+        "have no constituent",
+        "Jets.from_constituents(…, drop_empty=True) leaves them out.",
+    )
     pt = np.where(mask, np.hypot(p4[..., 1], p4[..., 2]), -1)
     # hypot differs in the last bit between machines, so neighbours may tie
-    refuse((np.diff(pt, axis=1) > 1e-5 * (1 + np.abs(pt[:, 1:]))).any(1), "are not sorted by falling pT with padding last", "Jets.from_constituents sorts.")
+    refuse(
+        (np.diff(pt, axis=1) > 1e-5 * (1 + np.abs(pt[:, 1:]))).any(1),
+        "are not sorted by falling pT with padding last",
+        "Jets.from_constituents sorts.",
+    )
 
 # %% ../../nbs/jet/jets.ipynb #c018
 def _by_pt(p4, mask, features, n=None):
     "Sort constituents by falling pT, keep the hardest `n`, zero the padding."
-    order = np.argsort(-np.where(mask, np.hypot(p4[..., 1], p4[..., 2]), -1), axis=1, kind="stable")[:, :n]
-    def take(a): return np.take_along_axis(a, order.reshape(order.shape + (1,) * (a.ndim - 2)), 1)
+    order = np.argsort(
+        -np.where(mask, np.hypot(p4[..., 1], p4[..., 2]), -1), axis=1, kind="stable"
+    )[:, :n]
+
+    def take(a):
+        return np.take_along_axis(a, order.reshape(order.shape + (1,) * (a.ndim - 2)), 1)
+
     mask = take(mask)
-    def zeroed(a): return np.where(mask.reshape(mask.shape + (1,) * (a.ndim - 2)), take(a), np.zeros((), a.dtype))
+
+    def zeroed(a):
+        return np.where(
+            mask.reshape(mask.shape + (1,) * (a.ndim - 2)), take(a), np.zeros((), a.dtype)
+        )
+
     return zeroed(p4), mask, {k: zeroed(v) for k, v in features.items()}
 
 # %% ../../nbs/jet/jets.ipynb #c019
 @patch(cls_method=True)
 def from_constituents(
-    cls:Jets,
-    p4,                  # (jets, constituents, 4): E, px, py, pz in GeV, any order
-    mask=None,           # (jets, constituents); by default, where E > 0
-    features=None,       # name → (jets, constituents), sorted along
-    observables=None,    # name → (jets,); the kinematic ones are computed when missing
-    labels=None,         # (jets,) int; 0 is background
-    meta=None,           # where the jets come from
-    n_constituents=None, # keep the hardest this many; all by default
-    drop_empty=False,    # leave out jets without constituents instead of raising
+    cls: Jets,
+    p4,  # (jets, constituents, 4): E, px, py, pz in GeV, any order
+    mask=None,  # (jets, constituents); by default, where E > 0
+    features=None,  # name → (jets, constituents), sorted along
+    observables=None,  # name → (jets,); the kinematic ones are computed when missing
+    labels=None,  # (jets,) int; 0 is background
+    meta=None,  # where the jets come from
+    n_constituents=None,  # keep the hardest this many; all by default
+    drop_empty=False,  # leave out jets without constituents instead of raising
 ):
     "Jets from padded constituents in any order; raises `ValueError` on NaN, negative energies and (unless dropped) empty jets."
     p4 = np.asarray(p4, np.float32)
     mask = p4[..., 0] != 0 if mask is None else np.asarray(mask, bool)
-    features, observables = ({k: np.asarray(v) for k, v in (d or {}).items()} for d in (features, observables))
+    features, observables = (
+        {k: np.asarray(v) for k, v in (d or {}).items()} for d in (features, observables)
+    )
     labels = None if labels is None else np.asarray(labels, np.int64)
     _check_shapes(p4, mask, features, observables, labels)
     if drop_empty:
         keep = mask.any(1)
         p4, mask, labels = p4[keep], mask[keep], None if labels is None else labels[keep]
-        features, observables = ({k: v[keep] for k, v in d.items()} for d in (features, observables))
+        features, observables = (
+            {k: v[keep] for k, v in d.items()} for d in (features, observables)
+        )
     p4, mask, features = _by_pt(p4, mask, features, n_constituents)
     _check_values(p4, mask)
-    return cls(p4, mask, features, kinematic_observables(p4, mask) | observables, labels, dict(meta or {}))
+    return cls(
+        p4, mask, features, kinematic_observables(p4, mask) | observables, labels, dict(meta or {})
+    )
 
 # %% ../../nbs/jet/jets.ipynb #c025
 @patch
 def __getitem__(
-    self:Jets,
+    self: Jets,
     index,  # slice, integer array or boolean array over jets
 ):
     "The selected jets, with their features, observables and labels."
-    if isinstance(index, (int, np.integer)): index = slice(index, index + 1 or None)
+    if isinstance(index, (int, np.integer)):
+        index = slice(index, index + 1 or None)
     out = object.__new__(Jets)  # a selection of valid jets is valid: no second check
     out.p4, out.mask = self.p4[index], self.mask[index]
-    out.features, out.observables = ({k: v[index] for k, v in d.items()} for d in (self.features, self.observables))
+    out.features, out.observables = (
+        {k: v[index] for k, v in d.items()} for d in (self.features, self.observables)
+    )
     out.labels, out.meta = None if self.labels is None else self.labels[index], dict(self.meta)
     return out
 
@@ -140,31 +205,49 @@ def _widen(a, width):
     "Pad the constituent axis with zeros."
     return np.pad(a, [(0, 0), (0, width - a.shape[1])] + [(0, 0)] * (a.ndim - 2))
 
+# %% ../../nbs/jet/jets.ipynb #c027s1
 def concatenate(
-    parts,           # list of `Jets`
-    missing="error", # when the parts do not hold the same columns: "error", or "drop" those not in all
+    parts,  # list of `Jets`
+    missing="error",  # when the parts do not hold the same columns: "error", or "drop" those not in all
 ) -> Jets:
     "One `Jets` from many; padded to the widest. Raises `KeyError` when columns differ, `ValueError` for an empty list."
     parts = list(parts)
-    if not parts: raise ValueError("Nothing to concatenate: the list of jets is empty.")
+    if not parts:
+        raise ValueError("Nothing to concatenate: the list of jets is empty.")
     width = max(j.p4.shape[1] for j in parts)
+
     def join(columns, widen):
         names = [k for k in columns[0] if all(k in c for c in columns)]
         dropped = set().union(*columns) - set(names)
-        if dropped and missing != "drop": raise KeyError(f"Not every part holds {sorted(dropped)}; missing='drop' leaves them out.")
-        return {k: np.concatenate([widen(c[k], width) if widen else c[k] for c in columns]) for k in names}
-    labels = None if any(j.labels is None for j in parts) else np.concatenate([j.labels for j in parts])
+        if dropped and missing != "drop":
+            raise KeyError(
+                f"Not every part holds {sorted(dropped)}; missing='drop' leaves them out."
+            )
+        return {
+            k: np.concatenate([widen(c[k], width) if widen else c[k] for c in columns])
+            for k in names
+        }
+
+    labels = (
+        None if any(j.labels is None for j in parts) else np.concatenate([j.labels for j in parts])
+    )
     metas = [j.meta for j in parts]
     meta = metas[0] if all(m == metas[0] for m in metas) else {"sources": metas}
-    return Jets(np.concatenate([_widen(j.p4, width) for j in parts]), np.concatenate([_widen(j.mask, width) for j in parts]),
-                join([j.features for j in parts], _widen), join([j.observables for j in parts], None), labels, dict(meta))
+    return Jets(
+        np.concatenate([_widen(j.p4, width) for j in parts]),
+        np.concatenate([_widen(j.mask, width) for j in parts]),
+        join([j.features for j in parts], _widen),
+        join([j.observables for j in parts], None),
+        labels,
+        dict(meta),
+    )
 
 # %% ../../nbs/jet/jets.ipynb #c030
 @patch
 def split(
-    self:Jets,
-    *fractions, # of the jets, each in (0, 1]; they may sum to less than one
-    seed=0,     # of the shuffle
+    self: Jets,
+    *fractions,  # of the jets, each in (0, 1]; they may sum to less than one
+    seed=0,  # of the shuffle
 ):
     "Disjoint random parts of the jets, one per fraction."
     if not fractions or min(fractions) <= 0 or sum(fractions) > 1 + 1e-9:
@@ -175,35 +258,54 @@ def split(
 
 # %% ../../nbs/jet/jets.ipynb #c033
 def fingerprint(
-    jets, # `Jets`
-) -> str: # 16 hexadecimal digits
+    jets,  # `Jets`
+) -> str:  # 16 hexadecimal digits
     "A hash of the four-vectors: which jets a model was trained on."
     return hashlib.sha256(np.ascontiguousarray(jets.p4)).hexdigest()[:16]
 
+
 def _source(meta):
-    if "sources" in meta: return f"{len(meta['sources'])} sources"
-    return ", ".join(f"{k} {meta[k]}" for k in ("process", "format", "source", "seed") if k in meta) or "unknown"
+    if "sources" in meta:
+        return f"{len(meta['sources'])} sources"
+    return (
+        ", ".join(f"{k} {meta[k]}" for k in ("process", "format", "source", "seed") if k in meta)
+        or "unknown"
+    )
+
 
 def _summary(self):
     "Name → (range, unit), the rows of the representation."
     rows = {"constituents": (f"at most {self.p4.shape[1]}", "")}
     for k, v in self.observables.items():
-        if not len(v): continue
-        lo, mid, hi = np.nanquantile(v, [.05, .5, .95])
+        if not len(v):
+            continue
+        lo, mid, hi = np.nanquantile(v, [0.05, 0.5, 0.95])
         rows[k] = (f"{mid:.4g} (5–95 %: {lo:.4g} – {hi:.4g})", UNITS.get(k, ""))
-    if self.features: rows["features"] = (", ".join(f"{k} [{UNITS[k]}]" if k in UNITS else k for k in self.features), "")
-    if self.labels is not None: rows["labels"] = (", ".join(f"{k}: {n}" for k, n in zip(*np.unique(self.labels, return_counts=True))), "")
+    if self.features:
+        rows["features"] = (
+            ", ".join(f"{k} [{UNITS[k]}]" if k in UNITS else k for k in self.features),
+            "",
+        )
+    if self.labels is not None:
+        rows["labels"] = (
+            ", ".join(f"{k}: {n}" for k, n in zip(*np.unique(self.labels, return_counts=True))),
+            "",
+        )
     return rows
 
 # %% ../../nbs/jet/jets.ipynb #c034
 @patch
-def __repr__(self:Jets):
+def __repr__(self: Jets):
     rows = "\n".join(f"  {k:<16} {v} {u}".rstrip() for k, (v, u) in _summary(self).items())
     return f"{len(self)} jets from {_source(self.meta)}; E, px, py, pz in GeV\n{rows}"
 
+
 @patch
-def _repr_html_(self:Jets):
-    rows = "".join(f"<tr><th>{escape(k)}</th><td>{escape(v)}</td><td>{u}</td></tr>" for k, (v, u) in _summary(self).items())
+def _repr_html_(self: Jets):
+    rows = "".join(
+        f"<tr><th>{escape(k)}</th><td>{escape(v)}</td><td>{u}</td></tr>"
+        for k, (v, u) in _summary(self).items()
+    )
     return f"<p><b>{len(self)} jets</b> from {escape(_source(self.meta))}; <i>E, px, py, pz</i> in GeV</p><table>{rows}</table>"
 
 # %% ../../nbs/jet/jets.ipynb #c042
@@ -212,12 +314,20 @@ class JetWriter:
 
     Raises `ValueError` when nothing was written or blocks hold different columns, `OSError` when the disk is full.
     """
-    def __init__(self,
-        path,            # final name of the file
-        compression=4,   # gzip level; None for none
-        chunk=1000,      # jets per chunk
+
+    def __init__(
+        self,
+        path,  # final name of the file
+        compression=4,  # gzip level; None for none
+        chunk=1000,  # jets per chunk
     ):
-        self.path, self.compression, self.chunk, self.n, self.meta = Path(path), compression, chunk, 0, None
+        self.path, self.compression, self.chunk, self.n, self.meta = (
+            Path(path),
+            compression,
+            chunk,
+            0,
+            None,
+        )
 
     def __enter__(self):
         self._context = atomic_hdf5(self.path)
@@ -225,7 +335,8 @@ class JetWriter:
         return self
 
     def __exit__(self, kind, error, trace):
-        if kind is None and self.n: self.file.attrs.update(format=FORMAT, version=VERSION, meta=json.dumps(self.meta))
+        if kind is None and self.n:
+            self.file.attrs.update(format=FORMAT, version=VERSION, meta=json.dumps(self.meta))
         elif kind is None:
             empty = ValueError(f"{self.path}: no jets were written, so no file is made.")
             self._context.__exit__(ValueError, empty, None)
@@ -236,27 +347,41 @@ class JetWriter:
 def _columns(jets):
     "Data set name → array, as they stand in the file."
     named = {"p4": jets.p4, "mask": jets.mask}
-    for group in "features", "observables": named |= {f"{group}/{k}": v for k, v in getattr(jets, group).items()}
+    for group in "features", "observables":
+        named |= {f"{group}/{k}": v for k, v in getattr(jets, group).items()}
     return named | ({} if jets.labels is None else {"labels": jets.labels})
 
+# %% ../../nbs/jet/jets.ipynb #c043s1
 @patch
-def append(self:JetWriter,
-    jets, # `Jets`, the next block
+def append(
+    self: JetWriter,
+    jets,  # `Jets`, the next block
 ):
     "Add a block of jets to the file."
     new = _columns(jets)
     if not self.n:
         self.meta, self.names = dict(jets.meta), list(new)
         for name, a in new.items():
-            d = self.file.create_dataset(name, (0, *a.shape[1:]), a.dtype, maxshape=(None,) * min(a.ndim, 2) + a.shape[2:],
-                chunks=(self.chunk, *(max(s, 1) for s in a.shape[1:])), shuffle=True, compression="gzip" if self.compression else None, compression_opts=self.compression)
+            d = self.file.create_dataset(
+                name,
+                (0, *a.shape[1:]),
+                a.dtype,
+                maxshape=(None,) * min(a.ndim, 2) + a.shape[2:],
+                chunks=(self.chunk, *(max(s, 1) for s in a.shape[1:])),
+                shuffle=True,
+                compression="gzip" if self.compression else None,
+                compression_opts=self.compression,
+            )
             d.attrs["unit"] = "GeV" if name == "p4" else UNITS.get(name.split("/")[-1], "")
         self.file["p4"].attrs["columns"] = "E,px,py,pz"
     if set(new) != set(self.names):
-        raise ValueError(f"{self.path}: this block holds {sorted(new)}, the file {sorted(self.names)}; all blocks need the same columns.")
+        raise ValueError(
+            f"{self.path}: this block holds {sorted(new)}, the file {sorted(self.names)}; all blocks need the same columns."
+        )
     for name, a in new.items():
         d = self.file[name]
-        if a.ndim > 1: d.resize(max(a.shape[1], d.shape[1]), axis=1)
+        if a.ndim > 1:
+            d.resize(max(a.shape[1], d.shape[1]), axis=1)
         d.resize(self.n + len(a), axis=0)
         d[(slice(self.n, None), *(slice(s) for s in a.shape[1:]))] = a
     self.file.disk.check()
@@ -264,60 +389,87 @@ def append(self:JetWriter,
 
 # %% ../../nbs/jet/jets.ipynb #c044
 @patch
-def to_hdf5(self:Jets,
-    path,          # file to write; an existing one is replaced when the new one is complete
-    compression=4, # gzip level; None for none
+def to_hdf5(
+    self: Jets,
+    path,  # file to write; an existing one is replaced when the new one is complete
+    compression=4,  # gzip level; None for none
 ):
     "Write the jets to one HDF5 file, all or nothing. Raises `ValueError` when there are none."
     with JetWriter(path, compression) as writer:
-        if len(self): writer.append(self)
+        if len(self):
+            writer.append(self)
     return Path(path)
 
 # %% ../../nbs/jet/jets.ipynb #c046
 @contextmanager
 def _opened(path):
     path = Path(path)
-    if not path.is_file(): raise FileNotFoundError(f"{path}: no such file.")
-    try: file = h5py.File(path, "r")
-    except OSError as e: raise ValueError(f"{path} is not a readable HDF5 file (truncated, or another format): {e}") from e
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file.")
+    try:
+        file = h5py.File(path, "r")
+    except OSError as e:
+        raise ValueError(
+            f"{path} is not a readable HDF5 file (truncated, or another format): {e}"
+        ) from e
     with file:
         if file.attrs.get("format") != FORMAT or "p4" not in file or "mask" not in file:
-            raise ValueError(f"{path} holds {sorted(file)} and is no jet file of this library; jet_anomaly.data.read.read opens other formats.")
+            raise ValueError(
+                f"{path} holds {sorted(file)} and is no jet file of this library; jet_anomaly.data.read.read opens other formats."
+            )
         if file.attrs["version"] > VERSION:
-            raise ValueError(f"{path} has layout version {file.attrs['version']}; this library knows up to {VERSION}. Update jet_anomaly.")
-        if not len(file["p4"]): raise ValueError(f"{path} holds no jets.")
+            raise ValueError(
+                f"{path} has layout version {file.attrs['version']}; this library knows up to {VERSION}. Update jet_anomaly."
+            )
+        if not len(file["p4"]):
+            raise ValueError(f"{path} holds no jets.")
         yield file
 
+# %% ../../nbs/jet/jets.ipynb #c046s1
 def _read_slice(file, where):
-    def group(name): return {k: d[where] for k, d in file.get(name, {}).items()}
+    def group(name):
+        return {k: d[where] for k, d in file.get(name, {}).items()}
+
     try:
-        return Jets(file["p4"][where], file["mask"][where], group("features"), group("observables"),
-                    file["labels"][where] if "labels" in file else None, json.loads(file.attrs["meta"]))
-    except OSError as e: raise ValueError(f"{file.filename} is damaged: {e}") from e
+        return Jets(
+            file["p4"][where],
+            file["mask"][where],
+            group("features"),
+            group("observables"),
+            file["labels"][where] if "labels" in file else None,
+            json.loads(file.attrs["meta"]),
+        )
+    except OSError as e:
+        raise ValueError(f"{file.filename} is damaged: {e}") from e
 
 # %% ../../nbs/jet/jets.ipynb #c047
 @patch(cls_method=True)
 def from_hdf5(
-    cls:Jets,
-    path,        # file written by `to_hdf5` or `JetWriter`
+    cls: Jets,
+    path,  # file written by `to_hdf5` or `JetWriter`
     start=None,  # first jet
-    stop=None,   # one past the last jet
+    stop=None,  # one past the last jet
 ):
     "Read jets; raises `FileNotFoundError`, or `ValueError` for a truncated, foreign or empty file."
-    with _opened(path) as file: return _read_slice(file, slice(start, stop))
+    with _opened(path) as file:
+        return _read_slice(file, slice(start, stop))
+
 
 @patch(cls_method=True)
 def blocks(
-    cls:Jets,
-    path,        # file written by `to_hdf5` or `JetWriter`
-    size=10_000, # jets per block
+    cls: Jets,
+    path,  # file written by `to_hdf5` or `JetWriter`
+    size=10_000,  # jets per block
 ):
     "Stream a file in blocks of `Jets`; memory stays that of one block."
     with _opened(path) as file:
-        for start in range(0, len(file["p4"]), size): yield _read_slice(file, slice(start, start + size))
+        for start in range(0, len(file["p4"]), size):
+            yield _read_slice(file, slice(start, start + size))
+
 
 def count_jets(
-    path, # file written by `to_hdf5` or `JetWriter`
+    path,  # file written by `to_hdf5` or `JetWriter`
 ) -> int:
     "How many jets a file holds, without reading them."
-    with _opened(path) as file: return len(file["p4"])
+    with _opened(path) as file:
+        return len(file["p4"])

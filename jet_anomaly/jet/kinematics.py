@@ -14,35 +14,47 @@ import torch
 
 # %% ../../nbs/jet/kinematics.ipynb #c006
 def as_tensor(
-    a, # NumPy array, tensor, or list of numbers
+    a,  # NumPy array, tensor, or list of numbers
 ):
     "The same numbers as a tensor, without a copy where the array can be shared."
-    if isinstance(a, torch.Tensor): return a
+    if isinstance(a, torch.Tensor):
+        return a
     a = np.asarray(a)
     return torch.from_numpy(np.require(a, a.dtype.newbyteorder("="), ["C", "W"]))
 
+
 def in_kind(
-    f, # function of tensors
+    f,  # function of tensors
 ):
     "Let a function of tensors take NumPy arrays too: without a tensor among its arguments it answers with arrays."
+
     @wraps(f)
     def answer(*args, **kwargs):
-        if any(isinstance(a, torch.Tensor) for a in (*args, *kwargs.values())): return f(*args, **kwargs)
-        def convert(a): return as_tensor(a) if isinstance(a, (np.ndarray, np.generic, list)) else a
+        if any(isinstance(a, torch.Tensor) for a in (*args, *kwargs.values())):
+            return f(*args, **kwargs)
+
+        def convert(a):
+            return as_tensor(a) if isinstance(a, (np.ndarray, np.generic, list)) else a
+
         out = f(*map(convert, args), **{k: convert(v) for k, v in kwargs.items()})
-        def back(a): return a.numpy() if isinstance(a, torch.Tensor) else a
+
+        def back(a):
+            return a.numpy() if isinstance(a, torch.Tensor) else a
+
         return type(out)(map(back, out)) if type(out) in (tuple, list) else back(out)
+
     return answer
 
 # %% ../../nbs/jet/kinematics.ipynb #c008
 def join(
-    *components, # E, px, py, pz, each (...)
-): # (..., 4)
+    *components,  # E, px, py, pz, each (...)
+):  # (..., 4)
     "One tensor whose last axis are the components, each contiguous in memory."
     return torch.stack(torch.broadcast_tensors(*components)).movedim(0, -1)
 
+
 def planar(
-    p4, # (..., 4)
+    p4,  # (..., 4)
 ):
     "The same tensor with each component contiguous in memory: operations on it vectorise."
     return p4.movedim(-1, 0).contiguous().movedim(0, -1)
@@ -50,24 +62,27 @@ def planar(
 # %% ../../nbs/jet/kinematics.ipynb #c011
 @in_kind
 def pt(
-    p4, # (..., 4): E, px, py, pz in GeV
+    p4,  # (..., 4): E, px, py, pz in GeV
 ):
     "Transverse momentum, GeV."
-    return torch.addcmul(p4[..., 1]**2, p4[..., 2], p4[..., 2]).sqrt()
+    return torch.addcmul(p4[..., 1] ** 2, p4[..., 2], p4[..., 2]).sqrt()
+
 
 @in_kind
 def phi(
-    p4, # (..., 4): E, px, py, pz in GeV
+    p4,  # (..., 4): E, px, py, pz in GeV
 ):
     "Azimuth in (−π, π]; 0 for a vector without transverse momentum."
     return torch.atan2(p4[..., 2], p4[..., 1])
 
+
 @in_kind
 def eta(
-    p4, # (..., 4): E, px, py, pz in GeV
+    p4,  # (..., 4): E, px, py, pz in GeV
 ):
     "Pseudorapidity; 0 for a zero vector, ±42 along the beam, where it is ±∞ in truth."
     return _eta(pt(p4), p4[..., 3])
+
 
 def _eta(pt, pz):
     x = (pz / pt.clamp(min=torch.finfo(pt.dtype).tiny)).clamp(-1e18, 1e18)
@@ -78,36 +93,38 @@ def _eta(pt, pz):
 # %% ../../nbs/jet/kinematics.ipynb #c015
 @in_kind
 def mass(
-    p4, # (..., 4): E, px, py, pz in GeV
+    p4,  # (..., 4): E, px, py, pz in GeV
 ):
     "Invariant mass, GeV; 0 where rounding makes its square negative."
-    p = (p4[..., 1]**2 + p4[..., 2]**2 + p4[..., 3]**2).sqrt()
+    p = (p4[..., 1] ** 2 + p4[..., 2] ** 2 + p4[..., 3] ** 2).sqrt()
     return ((p4[..., 0] - p) * (p4[..., 0] + p)).clamp(min=0).sqrt()
 
 # %% ../../nbs/jet/kinematics.ipynb #c018
 def wide(
-    a, # tensor
+    a,  # tensor
 ):
     "In double precision, where the device has it."
     return a if a.device.type == "mps" else a.double()
 
+
 @in_kind
 def jet_p4(
-    p4,        # (jets, constituents, 4), GeV, zero padded
-    mask=None, # (jets, constituents): constituents that count; all by default
-): # (jets, 4) float64
+    p4,  # (jets, constituents, 4), GeV, zero padded
+    mask=None,  # (jets, constituents): constituents that count; all by default
+):  # (jets, 4) float64
     "Sum of the constituents, in double precision."
-    if mask is not None: p4 = p4 * mask.unsqueeze(-1)
+    if mask is not None:
+        p4 = p4 * mask.unsqueeze(-1)
     return p4.sum(-2, dtype=None if p4.device.type == "mps" else torch.float64)
 
 # %% ../../nbs/jet/kinematics.ipynb #c020
 @in_kind
 def from_pt_eta_phi(
-    pt,     # transverse momentum, GeV
-    eta,    # pseudorapidity
-    phi,    # azimuth, rad
-    mass=0, # GeV
-): # (..., 4)
+    pt,  # transverse momentum, GeV
+    eta,  # pseudorapidity
+    phi,  # azimuth, rad
+    mass=0,  # GeV
+):  # (..., 4)
     "Four-vectors E, px, py, pz from transverse momentum, direction and mass."
     pt, eta, phi = torch.broadcast_tensors(*(as_tensor(a) for a in (pt, eta, phi)))
     pz = pt * torch.sinh(eta)
@@ -117,39 +134,45 @@ def from_pt_eta_phi(
 
 # %% ../../nbs/jet/kinematics.ipynb #c023
 def wrap(
-    angle, # rad
+    angle,  # rad
 ):
     "The same angle in [−π, π]."
     return angle - 2 * torch.pi * torch.round(angle / (2 * torch.pi))
 
+
 @in_kind
 def delta_phi(
-    a, # azimuth, rad
-    b, # azimuth, rad
+    a,  # azimuth, rad
+    b,  # azimuth, rad
 ):
     "Azimuth from `b` to `a`, in [−π, π]."
     return wrap(a - b)
 
+
 @in_kind
 def delta_r(
-    a, # (..., 4), GeV
-    b, # (..., 4), GeV
+    a,  # (..., 4), GeV
+    b,  # (..., 4), GeV
 ):
     "Distance √(Δη² + Δφ²) between two directions."
     return torch.hypot(eta(a) - eta(b), delta_phi(phi(a), phi(b)))
 
 # %% ../../nbs/jet/kinematics.ipynb #c026
-def _like(a, other): return torch.as_tensor(a, dtype=other.dtype, device=other.device)
+def _like(a, other):
+    return torch.as_tensor(a, dtype=other.dtype, device=other.device)
+
 
 @in_kind
 def boost(
-    p4,   # (..., 4), GeV
-    beta, # (..., 3), velocity in units of c; broadcasts against `p4`
+    p4,  # (..., 4), GeV
+    beta,  # (..., 3), velocity in units of c; broadcasts against `p4`
 ):
     "Boost a particle at rest to velocity β. Raises `ValueError` when |β| ≥ 1."
     beta = _like(beta, p4)
     if (beta2 := (beta**2).sum(-1, keepdim=True)).max() >= 1:
-        raise ValueError(f"Largest |β| is {beta2.max().sqrt():.6g}; a boost needs |β| < 1 (massless jets have no rest frame).")
+        raise ValueError(
+            f"Largest |β| is {beta2.max().sqrt():.6g}; a boost needs |β| < 1 (massless jets have no rest frame)."
+        )
     gamma = (1 - beta2).rsqrt()
     e, p = p4[..., :1], p4[..., 1:]
     bp = (beta * p).sum(-1, keepdim=True)
@@ -158,15 +181,16 @@ def boost(
 # %% ../../nbs/jet/kinematics.ipynb #c029
 @in_kind
 def rapidity(
-    p4, # (..., 4), GeV
+    p4,  # (..., 4), GeV
 ):
     "½ ln((E + pz)/(E − pz)); 0 for a zero vector."
     e = p4[..., 0]
     return torch.atanh(torch.where(e > 0, p4[..., 3] / e, torch.zeros_like(e)))
 
+
 @in_kind
 def boost_z(
-    p4, # (..., 4), GeV
+    p4,  # (..., 4), GeV
     y,  # (...) or a number, rapidity
 ):
     "Boost along the beam."
@@ -178,8 +202,8 @@ def boost_z(
 # %% ../../nbs/jet/kinematics.ipynb #c032
 @in_kind
 def rotate_z(
-    p4,    # (..., 4), GeV
-    angle, # (...) or a number, rad
+    p4,  # (..., 4), GeV
+    angle,  # (...) or a number, rad
 ):
     "Rotate about the beam: adds `angle` to the azimuth."
     e, px, py, pz = p4.unbind(-1)
@@ -187,10 +211,11 @@ def rotate_z(
     c, s = torch.cos(angle), torch.sin(angle)
     return join(e, c * px - s * py, s * px + c * py, pz)
 
+
 @in_kind
 def rotate_x(
-    p4,    # (..., 4), GeV
-    angle, # (...) or a number, rad; from y towards z
+    p4,  # (..., 4), GeV
+    angle,  # (...) or a number, rad; from y towards z
 ):
     "Rotate about the x axis, along which this book points its jets."
     e, px, py, pz = p4.unbind(-1)
@@ -200,28 +225,38 @@ def rotate_x(
 
 # %% ../../nbs/jet/kinematics.ipynb #c035
 def gathered(
-    n,     # length of the whole
-    parts, # tensors, or tuples of tensors, block after block along the first axis
+    n,  # length of the whole
+    parts,  # tensors, or tuples of tensors, block after block along the first axis
 ):
     "The blocks as one tensor, or tuple of tensors, made in its final place: never twice in memory."
     whole, start = None, 0
     for part in parts:
         several = isinstance(part, tuple)
         part = part if several else (part,)
-        if whole is None: whole = [p.new_empty((n, *p.shape[1:])) for p in part]
-        for w, p in zip(whole, part): w[start:start + len(p)] = p
+        if whole is None:
+            whole = [p.new_empty((n, *p.shape[1:])) for p in part]
+        for w, p in zip(whole, part):
+            w[start : start + len(p)] = p
         start += len(part[0])
     return tuple(whole) if several else whole[0]
 
+
 def in_blocks(
-    jets, # per block on a CPU; a GPU gets 128 times as many
+    jets,  # per block on a CPU; a GPU gets 128 times as many
 ):
     "Let a function of (p4, mask, …), whose answer has the jets as its first axis, work block by block."
+
     def decorate(f):
         @wraps(f)
         def blockwise(p4, mask, *args, **kwargs):
             n = jets if p4.device.type == "cpu" else 128 * jets
-            if len(p4) <= n: return f(p4, mask, *args, **kwargs)
-            return gathered(len(p4), (f(p4[i:i + n], mask[i:i + n], *args, **kwargs) for i in range(0, len(p4), n)))
+            if len(p4) <= n:
+                return f(p4, mask, *args, **kwargs)
+            return gathered(
+                len(p4),
+                (f(p4[i : i + n], mask[i : i + n], *args, **kwargs) for i in range(0, len(p4), n)),
+            )
+
         return blockwise
+
     return decorate

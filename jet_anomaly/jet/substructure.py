@@ -10,8 +10,18 @@ import torch
 
 from .fused import natively
 from .fused_tree import native_correlation
-from .kinematics import in_blocks, in_kind, jet_p4, mass, phi, pt, rapidity, rotate_z, wide
-from .tree import FAR, lund_counts, soft_drop, splittings, subjet_axes
+from jet_anomaly.jet.kinematics import (
+    in_blocks,
+    in_kind,
+    jet_p4,
+    mass,
+    phi,
+    pt,
+    rapidity,
+    rotate_z,
+    wide,
+)
+from .tree import lund_counts, soft_drop, splittings, subjet_axes
 
 # %% ../../nbs/jet/substructure.ipynb #c008
 def _particles(p4, mask):
@@ -24,28 +34,30 @@ def _particles(p4, mask):
 @in_kind
 @in_blocks(4096)
 def girth(
-    p4,   # (jets, constituents, 4), GeV
-    mask, # (jets, constituents)
-): # (jets,)
+    p4,  # (jets, constituents, 4), GeV
+    mask,  # (jets, constituents)
+):  # (jets,)
     "Mean distance of the transverse momentum from the jet axis."
     p, y, f = _particles(p4, mask)
-    r = ((y - rapidity(jet_p4(p4, mask))[:, None])**2 + f**2).sqrt()
+    r = ((y - rapidity(jet_p4(p4, mask))[:, None]) ** 2 + f**2).sqrt()
     return (p * r).sum(1) / p.sum(1).clamp(min=1e-30)
+
 
 @in_kind
 def pt_dispersion(
-    p4,   # (jets, constituents, 4), GeV
-    mask, # (jets, constituents)
-): # (jets,)
+    p4,  # (jets, constituents, 4), GeV
+    mask,  # (jets, constituents)
+):  # (jets,)
     "Root of the sum of squared pT shares."
     p = pt(p4) * mask
     return (p**2).sum(1).sqrt() / p.sum(1).clamp(min=1e-30)
 
+
 @in_kind
 def multiplicity(
-    p4,   # (jets, constituents, 4), GeV
-    mask, # (jets, constituents)
-): # (jets,)
+    p4,  # (jets, constituents, 4), GeV
+    mask,  # (jets, constituents)
+):  # (jets,)
     "Number of constituents."
     return mask.sum(1)
 
@@ -53,42 +65,54 @@ def multiplicity(
 def _tau(p, y, f, axes, beta):
     "Sum of pT · (distance to the nearest axis)^β, and which axis that is."
     ay, af = axes
-    d, nearest = ((y[..., None] - ay[:, None])**2 + (f[..., None] - af[:, None])**2).min(-1)
-    return (p * d**(beta / 2)).sum(1), d, nearest
+    d, nearest = ((y[..., None] - ay[:, None]) ** 2 + (f[..., None] - af[:, None]) ** 2).min(-1)
+    return (p * d ** (beta / 2)).sum(1), d, nearest
+
 
 def _refined(p, y, f, axes, beta, steps):
     best, tau = axes, _tau(p, y, f, axes, beta)[0]
     for _ in range(steps):
         _, d, nearest = _tau(p, y, f, axes, beta)
-        w = p * (d + 1e-8)**(beta / 2 - 1)   # the small number keeps an axis on a particle from being infinitely heavy
+        w = p * (d + 1e-8) ** (
+            beta / 2 - 1
+        )  # the small number keeps an axis on a particle from being infinitely heavy
         total = torch.zeros_like(axes[0]).scatter_add_(1, nearest, w)
-        moved = [torch.zeros_like(a).scatter_add_(1, nearest, w * v) / total.clamp(min=1e-30) for a, v in zip(axes, (y, f))]
+        moved = [
+            torch.zeros_like(a).scatter_add_(1, nearest, w * v) / total.clamp(min=1e-30)
+            for a, v in zip(axes, (y, f))
+        ]
         axes = [torch.where(total > 0, m, a) for m, a in zip(moved, axes)]
         new = _tau(p, y, f, axes, beta)[0]
         better = new < tau
-        best, tau = [torch.where(better[:, None], a, b) for a, b in zip(axes, best)], torch.minimum(tau, new)
+        best, tau = (
+            [torch.where(better[:, None], a, b) for a, b in zip(axes, best)],
+            torch.minimum(tau, new),
+        )
     return best
 
 # %% ../../nbs/jet/substructure.ipynb #c014
 @in_kind
 @in_blocks(2000)
 def n_subjettiness(
-    p4,             # (jets, constituents, 4), GeV
-    mask,           # (jets, constituents)
-    n=(1, 2, 3, 4), # numbers of axes
-    beta=1.,        # power of the angle
-    r0=1.,          # radius of the jets
+    p4,  # (jets, constituents, 4), GeV
+    mask,  # (jets, constituents)
+    n=(1, 2, 3, 4),  # numbers of axes
+    beta=1.0,  # power of the angle
+    r0=1.0,  # radius of the jets
     axes="wta_kt",  # where the axes start: "wta_kt", "kt", "wta_ca", "ca"
-    refine=0,       # steps that move them towards the minimum; 20 are plenty
-): # (jets, numbers of axes); 0 where a jet has no more constituents than axes
+    refine=0,  # steps that move them towards the minimum; 20 are plenty
+):  # (jets, numbers of axes); 0 where a jet has no more constituents than axes
     "N-subjettiness (arXiv:1011.2268), normalised by Σ pT R0^β. Raises `ValueError` for unknown axes."
     p, y, f = _particles(p4, mask)
     found = subjet_axes(p4, mask, max(n), axes)
+
     def tau(k):
         at = found[k - 1]
-        if refine: at = _refined(p, y, f, at, beta, refine)
+        if refine:
+            at = _refined(p, y, f, at, beta, refine)
         value = _tau(p, y, f, at, beta)[0] / (p.sum(1) * r0**beta).clamp(min=1e-30)
         return torch.where((p > 0).sum(1) > k, value, 0)
+
     return torch.stack([tau(k) for k in n], 1)
 
 # %% ../../nbs/jet/substructure.ipynb #c020
@@ -96,38 +120,46 @@ def n_subjettiness(
 @natively(native_correlation)
 @in_blocks(256)
 def energy_correlation(
-    p4,      # (jets, constituents, 4), GeV
-    mask,    # (jets, constituents)
-    n=2,     # points: 2 or 3
-    beta=1., # power of the angle
-): # (jets,)
+    p4,  # (jets, constituents, 4), GeV
+    mask,  # (jets, constituents)
+    n=2,  # points: 2 or 3
+    beta=1.0,  # power of the angle
+):  # (jets,)
     "Normalised n-point energy correlation (arXiv:1305.0007). Raises `ValueError` for other than two or three points."
-    if n not in (2, 3): raise ValueError(f"{n}-point correlations are not here; n is 2 or 3.")
+    if n not in (2, 3):
+        raise ValueError(f"{n}-point correlations are not here; n is 2 or 3.")
     width = int(mask.sum(1).max()) if len(mask) else 0
-    if mask[:, width:].any(): width = mask.shape[1]   # padding is not at the end
+    if mask[:, width:].any():
+        width = mask.shape[1]  # padding is not at the end
     p, y, f = _particles(p4[:, :width], mask[:, :width])
     z = (p / p.sum(1, keepdim=True).clamp(min=1e-30)).to(p4.dtype)
-    a = ((y[:, :, None] - y[:, None])**2 + (f[:, :, None] - f[:, None])**2).to(p4.dtype)
-    a = a.sqrt() if beta == 1 else a**(beta / 2)
-    if n == 2: return torch.einsum("ji,jik,jk->j", z, a, z) / 2
+    a = ((y[:, :, None] - y[:, None]) ** 2 + (f[:, :, None] - f[:, None]) ** 2).to(p4.dtype)
+    a = a.sqrt() if beta == 1 else a ** (beta / 2)
+    if n == 2:
+        return torch.einsum("ji,jik,jk->j", z, a, z) / 2
     return torch.einsum("ji,jik,jk->j", z, a * ((a * z[:, None]) @ a), z) / 6
 
 # %% ../../nbs/jet/substructure.ipynb #c022
 def c2(
-    p4,      # (jets, constituents, 4), GeV
-    mask,    # (jets, constituents)
-    beta=1., # power of the angle
-): # (jets,)
+    p4,  # (jets, constituents, 4), GeV
+    mask,  # (jets, constituents)
+    beta=1.0,  # power of the angle
+):  # (jets,)
     "e3 / e2²; 0 for jets of one constituent."
-    return energy_correlation(p4, mask, 3, beta) / (energy_correlation(p4, mask, 2, beta)**2 + 1e-30)
+    return energy_correlation(p4, mask, 3, beta) / (
+        energy_correlation(p4, mask, 2, beta) ** 2 + 1e-30
+    )
+
 
 def d2(
-    p4,      # (jets, constituents, 4), GeV
-    mask,    # (jets, constituents)
-    beta=1., # power of the angle
-): # (jets,)
+    p4,  # (jets, constituents, 4), GeV
+    mask,  # (jets, constituents)
+    beta=1.0,  # power of the angle
+):  # (jets,)
     "e3 / e2³; 0 for jets of one constituent."
-    return energy_correlation(p4, mask, 3, beta) / (energy_correlation(p4, mask, 2, beta)**3 + 1e-30)
+    return energy_correlation(p4, mask, 3, beta) / (
+        energy_correlation(p4, mask, 2, beta) ** 3 + 1e-30
+    )
 
 # %% ../../nbs/jet/substructure.ipynb #c028
 @in_kind
@@ -136,18 +168,52 @@ def _many(p4, mask, r0):
     groomed, z, delta = soft_drop(p4, mask, r0=r0)
     d = splittings(p4, mask)
     counts = lund_counts(p4, mask)
-    return [mass(jet_p4(p4, mask)), girth(p4, mask), pt_dispersion(p4, mask), multiplicity(p4, mask), *tau.T, c2(p4, mask), d2(p4, mask),
-            mass(groomed), z, delta, d[:, 0], d[:, 1], *counts.T]
+    return [
+        mass(jet_p4(p4, mask)),
+        girth(p4, mask),
+        pt_dispersion(p4, mask),
+        multiplicity(p4, mask),
+        *tau.T,
+        c2(p4, mask),
+        d2(p4, mask),
+        mass(groomed),
+        z,
+        delta,
+        d[:, 0],
+        d[:, 1],
+        *counts.T,
+    ]
 
-NAMES = ("mass", "girth", "pt_dispersion", "n_constituents", "tau1", "tau2", "tau3", "tau4", "c2", "d2",
-         "softdrop_mass", "softdrop_z", "softdrop_delta", "sqrt_d12", "sqrt_d23", "lund5", "lund10", "lund20")
+# %% ../../nbs/jet/substructure.ipynb #c028s1
+NAMES = (
+    "mass",
+    "girth",
+    "pt_dispersion",
+    "n_constituents",
+    "tau1",
+    "tau2",
+    "tau3",
+    "tau4",
+    "c2",
+    "d2",
+    "softdrop_mass",
+    "softdrop_z",
+    "softdrop_delta",
+    "sqrt_d12",
+    "sqrt_d23",
+    "lund5",
+    "lund10",
+    "lund20",
+)
+
 
 def substructure(
-    p4,    # (jets, constituents, 4), GeV
+    p4,  # (jets, constituents, 4), GeV
     mask,  # (jets, constituents)
-    r0=1., # radius of the jets
-) -> dict: # name → (jets,); masses and √d in GeV
+    r0=1.0,  # radius of the jets
+) -> dict:  # name → (jets,); masses and √d in GeV
     "The usual observables: shape, N-subjettiness (WTA kT axes, β = 1) and ratios, correlations, soft drop (z 0.1, β = 0), splittings, Lund counts."
     out = dict(zip(NAMES, _many(p4, mask, r0)))
-    for a, b in ("2", "1"), ("3", "2"), ("4", "3"): out[f"tau{a}{b}"] = out[f"tau{a}"] / (out[f"tau{b}"] + 1e-30)
+    for a, b in ("2", "1"), ("3", "2"), ("4", "3"):
+        out[f"tau{a}{b}"] = out[f"tau{a}"] / (out[f"tau{b}"] + 1e-30)
     return out

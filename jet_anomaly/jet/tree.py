@@ -13,42 +13,61 @@ import torch
 
 from .fused import natively
 from .fused_tree import native_axes, native_lund, native_merges, native_soft_drop
-from .kinematics import in_blocks, in_kind, jet_p4, mass, phi, pt, rapidity, rotate_z, wide
+from jet_anomaly.jet.kinematics import (
+    in_blocks,
+    in_kind,
+    jet_p4,
+    mass,
+    phi,
+    pt,
+    rapidity,
+    rotate_z,
+    wide,
+)
 
 # %% ../../nbs/jet/tree.ipynb #c008
-FAR = 1e9   # rapidity of an empty slot: nobody's neighbour
+FAR = 1e9  # rapidity of an empty slot: nobody's neighbour
+
 
 class Step(NamedTuple):
     "A merge in each of the first `rows` jets of a `Clustering`: slots `a` < `b`, each (rows, 1), become one."
-    left: int            # clusters before the merge
-    rows: int            # jets that take part
-    a: torch.Tensor      # the new cluster's slot
-    b: torch.Tensor      # taken over by the last cluster
-    d: torch.Tensor      # distance of the merged pair, GeV^2p
+
+    left: int  # clusters before the merge
+    rows: int  # jets that take part
+    a: torch.Tensor  # the new cluster's slot
+    b: torch.Tensor  # taken over by the last cluster
+    d: torch.Tensor  # distance of the merged pair, GeV^2p
     delta: torch.Tensor  # ΔR of the two
 
+# %% ../../nbs/jet/tree.ipynb #c008s1
 class Clustering:
     "Clusters of a batch of jets, in slots; iterating merges them step by step. `pt`, `y`, `phi` (jets, slots) are the state before the merge."
-    def __init__(self,
-        p4,         # (jets, constituents, 4), GeV
-        mask,       # (jets, constituents)
-        power=1,    # 1: kT, 0: Cambridge/Aachen, −1: anti-kT
+
+    def __init__(
+        self,
+        p4,  # (jets, constituents, 4), GeV
+        mask,  # (jets, constituents)
+        power=1,  # 1: kT, 0: Cambridge/Aachen, −1: anti-kT
         wta=False,  # winner takes all: the harder one's direction; otherwise momenta are added
     ):
         mask = mask & (p4[..., 0] > 0)
         self.power, self.wta, self.order = power, wta, mask.sum(1).argsort(descending=True)
         self.count = mask.sum(1)[self.order]
         width = int(self.count[0]) if len(mask) else 0
-        slots = (~mask).int().argsort(dim=1, stable=True)[:, :width]   # real constituents first
+        slots = (~mask).int().argsort(dim=1, stable=True)[:, :width]  # real constituents first
         p4 = wide(p4.gather(1, slots[..., None].expand(-1, -1, 4))[self.order])
         self.empty = torch.arange(width, device=mask.device) >= self.count[:, None]
-        self.p4 = [torch.where(self.empty, 0, c) for c in rotate_z(p4, -phi(jet_p4(p4))[:, None]).unbind(-1)]
+        self.p4 = [
+            torch.where(self.empty, 0, c)
+            for c in rotate_z(p4, -phi(jet_p4(p4))[:, None]).unbind(-1)
+        ]
         p4 = torch.stack(self.p4, -1)
         self.pt, self.y, self.phi = pt(p4), rapidity(p4).masked_fill(self.empty, FAR), phi(p4)
         self.find_neighbours()
 
-    def unsort(self,
-        t, # (jets, …), in the order of the clustering
+    def unsort(
+        self,
+        t,  # (jets, …), in the order of the clustering
     ):
         "The same in the order of the jets."
         out = torch.empty_like(t)
@@ -64,72 +83,92 @@ def _distance2(y, f, y0, f0):
     df = torch.minimum(df, 2 * math.pi - df)
     return torch.addcmul(df * df, y - y0, y - y0)
 
+
 @patch
-def find_neighbours(self:Clustering):
-    self.near, self.nearest = torch.full_like(self.y, math.inf), torch.zeros_like(self.y, dtype=torch.long)
+def find_neighbours(self: Clustering):
+    self.near, self.nearest = (
+        torch.full_like(self.y, math.inf),
+        torch.zeros_like(self.y, dtype=torch.long),
+    )
     for k in range(self.y.shape[1]):
-        d = _distance2(self.y, self.phi, self.y[:, k:k + 1], self.phi[:, k:k + 1])
+        d = _distance2(self.y, self.phi, self.y[:, k : k + 1], self.phi[:, k : k + 1])
         d[:, k] = math.inf
         self.near[:, k], self.nearest[:, k] = d.min(1)
 
+
 @patch
-def move(self:Clustering,
-    t,    # (jets, slots), something that belongs to clusters
-    step, # `Step`
+def move(
+    self: Clustering,
+    t,  # (jets, slots), something that belongs to clusters
+    step,  # `Step`
     new,  # (rows, 1), its value for the merged cluster
 ):
     "Do to `t` what the merge does to the slots."
-    t = t[:step.rows]
+    t = t[: step.rows]
     t.scatter_(1, step.a, new)
-    t.scatter_(1, step.b, t[:, step.left - 1:step.left].clone())
+    t.scatter_(1, step.b, t[:, step.left - 1 : step.left].clone())
 
 # %% ../../nbs/jet/tree.ipynb #c013
 @patch
-def __iter__(self:Clustering):
+def __iter__(self: Clustering):
     for left in range(self.y.shape[1], 1, -1):
         rows = int((self.count >= left).sum())
         step = self.closest(left, rows)
         yield step
         y, f = self.merge(step)
-        if left > 2: self.repair(step, y, f)
+        if left > 2:
+            self.repair(step, y, f)
+
 
 @patch
-def closest(self:Clustering, left, rows):
+def closest(self: Clustering, left, rows):
     d, nearest = self.near[:rows, :left], self.nearest[:rows, :left]
     if self.power:
-        w = self.pt[:rows, :left]**(2 * self.power)
+        w = self.pt[:rows, :left] ** (2 * self.power)
         d = torch.minimum(w, w.gather(1, nearest)) * d
     d, a = d.min(1, keepdim=True)
     b = nearest.gather(1, a)
     delta = self.near[:rows].gather(1, a).sqrt()
     return Step(left, rows, torch.minimum(a, b), torch.maximum(a, b), d, delta)
 
+# %% ../../nbs/jet/tree.ipynb #c013s1
 @patch
-def merge(self:Clustering, step):
+def merge(self: Clustering, step):
     "Merge the pairs; returns rapidity and azimuth of the new clusters, (rows, 1)."
-    (pa, pb), (ya, yb), (fa, fb) = ((t[:step.rows].gather(1, step.a), t[:step.rows].gather(1, step.b)) for t in (self.pt, self.y, self.phi))
-    if self.wta: p, y, f = pa + pb, torch.where(pa >= pb, ya, yb), torch.where(pa >= pb, fa, fb)
+    (pa, pb), (ya, yb), (fa, fb) = (
+        (t[: step.rows].gather(1, step.a), t[: step.rows].gather(1, step.b))
+        for t in (self.pt, self.y, self.phi)
+    )
+    if self.wta:
+        p, y, f = pa + pb, torch.where(pa >= pb, ya, yb), torch.where(pa >= pb, fa, fb)
     else:
-        total = [c[:step.rows].gather(1, step.a) + c[:step.rows].gather(1, step.b) for c in self.p4]
-        for c, t in zip(self.p4, total): self.move(c, step, t)
+        total = [
+            c[: step.rows].gather(1, step.a) + c[: step.rows].gather(1, step.b) for c in self.p4
+        ]
+        for c, t in zip(self.p4, total):
+            self.move(c, step, t)
         total = torch.stack(total, -1)
         p, y, f = pt(total), rapidity(total), phi(total)
-    for t, new in (self.pt, p), (self.y, y), (self.phi, f): self.move(t, step, new)
+    for t, new in (self.pt, p), (self.y, y), (self.phi, f):
+        self.move(t, step, new)
     return y, f
 
 # %% ../../nbs/jet/tree.ipynb #c014
 @patch
-def repair(self:Clustering, step, y, f):
+def repair(self: Clustering, step, y, f):
     "Nearest neighbours after a merge whose new clusters are at (y, f)."
     n, rows = step.left - 1, step.rows
-    for t in self.near, self.nearest: self.move(t, step, t[:rows].gather(1, step.a))
+    for t in self.near, self.nearest:
+        self.move(t, step, t[:rows].gather(1, step.a))
     Y, F, near, nearest = (t[:rows, :n] for t in (self.y, self.phi, self.near, self.nearest))
     stale = (nearest == step.a) | (nearest == step.b)
     stale.scatter_(1, step.a, True)
     d = _distance2(Y, F, y, f).scatter_(1, step.a, math.inf)
     closer = d < near
     near.copy_(torch.where(closer, d, near))
-    nearest.copy_(torch.where(closer, step.a, torch.where(nearest == n, step.b, nearest)))   # the last cluster lives in b now
+    nearest.copy_(
+        torch.where(closer, step.a, torch.where(nearest == n, step.b, nearest))
+    )  # the last cluster lives in b now
     jet, slot = stale.nonzero(as_tuple=True)
     d = _distance2(Y[jet], F[jet], Y[jet, slot, None], F[jet, slot, None])
     d[torch.arange(len(jet), device=d.device), slot] = math.inf
@@ -140,50 +179,61 @@ def repair(self:Clustering, step, y, f):
 @natively(native_merges)
 @in_blocks(2000)
 def merging_distances(
-    p4,      # (jets, constituents, 4), GeV
-    mask,    # (jets, constituents)
-    n=3,     # distances of the last this many merges
-    power=1, # 1: kT, 0: Cambridge/Aachen
-): # (jets, n): d at which k + 1 clusters became k = 1 … n; GeV² for kT; 0 where there never were as many
+    p4,  # (jets, constituents, 4), GeV
+    mask,  # (jets, constituents)
+    n=3,  # distances of the last this many merges
+    power=1,  # 1: kT, 0: Cambridge/Aachen
+):  # (jets, n): d at which k + 1 clusters became k = 1 … n; GeV² for kT; 0 where there never were as many
     "Distances of the last merges, the last one first."
     clustering = Clustering(p4, mask, power)
     out = clustering.pt.new_zeros(len(p4), n)
     for step in clustering:
-        if step.left <= n + 1: out[:step.rows, step.left - 2] = step.d[:, 0]
+        if step.left <= n + 1:
+            out[: step.rows, step.left - 2] = step.d[:, 0]
     return clustering.unsort(out)
 
 # %% ../../nbs/jet/tree.ipynb #c019
 @in_kind
 def splittings(
-    p4,   # (jets, constituents, 4), GeV
-    mask, # (jets, constituents)
-): # (jets, 2), GeV
+    p4,  # (jets, constituents, 4), GeV
+    mask,  # (jets, constituents)
+):  # (jets, 2), GeV
     "Splitting scales √d12 and √d23 of the kT tree."
     return merging_distances(p4, mask, 2).sqrt()
 
 # %% ../../nbs/jet/tree.ipynb #c022
 AXES = {"kt": (1, False), "wta_kt": (1, True), "ca": (0, False), "wta_ca": (0, True)}
 
-def _native_axes(p4, mask, n_max, axes): return native_axes(p4, mask, n_max, *AXES[axes]) if axes in AXES else None
+
+def _native_axes(p4, mask, n_max, axes):
+    return native_axes(p4, mask, n_max, *AXES[axes]) if axes in AXES else None
+
 
 @natively(_native_axes)
 def subjet_axes(
-    p4,            # (jets, constituents, 4), GeV, tensor
-    mask,          # (jets, constituents)
-    n_max,         # largest number of axes
-    axes="wta_kt", # how to find them: "kt", "wta_kt", "ca", "wta_ca"
-): # for k = 1 … n_max: rapidity and azimuth − azimuth of the jet, each (jets, k); FAR where the jet has fewer constituents
+    p4,  # (jets, constituents, 4), GeV, tensor
+    mask,  # (jets, constituents)
+    n_max,  # largest number of axes
+    axes="wta_kt",  # how to find them: "kt", "wta_kt", "ca", "wta_ca"
+):  # for k = 1 … n_max: rapidity and azimuth − azimuth of the jet, each (jets, k); FAR where the jet has fewer constituents
     "Directions of the clusters when k are left; raises `ValueError` for unknown axes."
-    if axes not in AXES: raise ValueError(f"No axes {axes!r}; choose one of {tuple(AXES)}.")
+    if axes not in AXES:
+        raise ValueError(f"No axes {axes!r}; choose one of {tuple(AXES)}.")
     clustering = Clustering(p4, mask, *AXES[axes])
     missing = max(0, n_max - clustering.y.shape[1])
 
     def snapshot(k):
-        def one(t, empty): return clustering.unsort(torch.nn.functional.pad(t[:, :k].clone(), (0, max(0, k - t.shape[1])), value=empty))
-        return one(clustering.y, FAR), one(clustering.phi, 0.)
+        def one(t, empty):
+            return clustering.unsort(
+                torch.nn.functional.pad(t[:, :k].clone(), (0, max(0, k - t.shape[1])), value=empty)
+            )
+
+        return one(clustering.y, FAR), one(clustering.phi, 0.0)
+
     found = {}
     for step in clustering:
-        if step.left <= n_max: found[step.left] = snapshot(step.left)
+        if step.left <= n_max:
+            found[step.left] = snapshot(step.left)
     return [found[k] if k in found else snapshot(k) for k in range(1, n_max + 1)]
 
 # %% ../../nbs/jet/tree.ipynb #c026
@@ -191,21 +241,24 @@ def subjet_axes(
 @natively(native_soft_drop)
 @in_blocks(2000)
 def soft_drop(
-    p4,        # (jets, constituents, 4), GeV
-    mask,      # (jets, constituents)
-    z_cut=.1,  # smallest share of the pT of two branches that may stay with the softer
-    beta=0.,   # power of the angle in the condition
-    r0=1.,     # radius of the jets
-): # (jets, 4): groomed four-vector in GeV (azimuth from the jet's); z and ΔR of the splitting that passed, (jets,), 0 if none did
+    p4,  # (jets, constituents, 4), GeV
+    mask,  # (jets, constituents)
+    z_cut=0.1,  # smallest share of the pT of two branches that may stay with the softer
+    beta=0.0,  # power of the angle in the condition
+    r0=1.0,  # radius of the jets
+):  # (jets, 4): groomed four-vector in GeV (azimuth from the jet's); z and ΔR of the splitting that passed, (jets,), 0 if none did
     "Jets groomed by soft drop on the Cambridge/Aachen tree (arXiv:1402.2657)."
     tree = Clustering(p4, mask, power=0)
     groomed = [c.clone() for c in tree.p4] + [torch.zeros_like(tree.pt) for _ in range(2)]
     for step in tree:
-        a, b = (tree.pt[:step.rows].gather(1, s) for s in (step.a, step.b))
+        a, b = (tree.pt[: step.rows].gather(1, s) for s in (step.a, step.b))
         z = torch.minimum(a, b) / (a + b)
-        harder, passed = torch.where(a >= b, step.a, step.b), z > z_cut * (step.delta / r0)**beta
-        merged = [c[:step.rows].gather(1, step.a) + c[:step.rows].gather(1, step.b) for c in tree.p4] + [z, step.delta]
-        for g, new in zip(groomed, merged): tree.move(g, step, torch.where(passed, new, g[:step.rows].gather(1, harder)))
+        harder, passed = torch.where(a >= b, step.a, step.b), z > z_cut * (step.delta / r0) ** beta
+        merged = [
+            c[: step.rows].gather(1, step.a) + c[: step.rows].gather(1, step.b) for c in tree.p4
+        ] + [z, step.delta]
+        for g, new in zip(groomed, merged):
+            tree.move(g, step, torch.where(passed, new, g[: step.rows].gather(1, harder)))
     *total, z, delta = (tree.unsort(g[:, 0]) for g in groomed)
     return torch.stack(total, -1), z, delta
 
@@ -214,14 +267,14 @@ def soft_drop(
 @natively(native_lund)
 @in_blocks(2000)
 def lund_counts(
-    p4,                      # (jets, constituents, 4), GeV
-    mask,                    # (jets, constituents)
+    p4,  # (jets, constituents, 4), GeV
+    mask,  # (jets, constituents)
     thresholds=(5, 10, 20),  # of kt, GeV
-): # (jets, thresholds)
+):  # (jets, thresholds)
     "Numbers of splittings of the Cambridge/Aachen tree, all branches included, with kt above the thresholds."
     tree = Clustering(p4, mask, power=0)
     counts = tree.pt.new_zeros(len(p4), len(thresholds))
     for step in tree:
-        softer = torch.minimum(*(tree.pt[:step.rows].gather(1, s) for s in (step.a, step.b)))
-        counts[:step.rows] += softer * step.delta > counts.new_tensor(thresholds)
+        softer = torch.minimum(*(tree.pt[: step.rows].gather(1, s) for s in (step.a, step.b)))
+        counts[: step.rows] += softer * step.delta > counts.new_tensor(thresholds)
     return tree.unsort(counts)

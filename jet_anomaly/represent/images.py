@@ -19,63 +19,87 @@ from .sequences import _relative
 # %% ../../nbs/represent/images.ipynb #c008
 FRAMES = "axis", "centred", "full"
 
+
 def _placed(p4, mask, frame):
     out = native_places(p4, mask, mask.shape[1], FRAMES.index(frame)) if frame in FRAMES else None
     return out and (*out[1:], out[0])
+
 
 @in_kind
 @natively(_placed)
 @in_blocks(1024)
 def image_coordinates(
-    p4,           # (jets, constituents, 4), GeV, zero padded, sorted by pT
-    mask,         # (jets, constituents)
-    frame="full", # "axis": from the jet axis; "centred": from the pT-weighted mean; "full": centred, rotated, flipped
-): # three arrays (jets, constituents): η, φ, pT in GeV; without pT, a place means nothing
+    p4,  # (jets, constituents, 4), GeV, zero padded, sorted by pT
+    mask,  # (jets, constituents)
+    frame="full",  # "axis": from the jet axis; "centred": from the pT-weighted mean; "full": centred, rotated, flipped
+):  # three arrays (jets, constituents): η, φ, pT in GeV; without pT, a place means nothing
     "Where the constituents lie in the image. Raises `ValueError` for an unknown frame."
-    if frame not in FRAMES: raise ValueError(f"No frame {frame!r}; choose one of {FRAMES}.")
+    if frame not in FRAMES:
+        raise ValueError(f"No frame {frame!r}; choose one of {FRAMES}.")
     w, x, y = _relative(p4, p4.shape[1])
     w = w * mask
-    if frame != "axis": x, y = _centred(x, y, w)
-    if frame == "full": x, y = _flipped(*_upright(x, y, w), w)
+    if frame != "axis":
+        x, y = _centred(x, y, w)
+    if frame == "full":
+        x, y = _flipped(*_upright(x, y, w), w)
     return x, y, w
 
+
 def _centred(x, y, w):
-    def mean(v): return (torch.linalg.vecdot(w, v) / w.sum(1).clamp(min=1e-30))[:, None]
+    def mean(v):
+        return (torch.linalg.vecdot(w, v) / w.sum(1).clamp(min=1e-30))[:, None]
+
     return x - mean(x), y - mean(y)
 
+# %% ../../nbs/represent/images.ipynb #c008s1
 def _upright(x, y, w):
     "Turn the long axis of the weighted second moments to the vertical."
     wx = w * x
-    xx, xy, yy = torch.linalg.vecdot(wx, x), torch.linalg.vecdot(wx, y), torch.linalg.vecdot(w * y, y)
+    xx, xy, yy = (
+        torch.linalg.vecdot(wx, x),
+        torch.linalg.vecdot(wx, y),
+        torch.linalg.vecdot(w * y, y),
+    )
     turn = (math.pi / 2 - torch.atan2(2 * xy, xx - yy) / 2)[:, None]
     c, s = torch.cos(turn), torch.sin(turn)
     return torch.addcmul(c * x, s, y, value=-1), torch.addcmul(s * x, c, y)
 
+
 def _flipped(x, y, w):
     hot = w.argmax(1, keepdim=True)
-    def sign(v): return torch.where(v.gather(1, hot) < 0, -1, 1).to(v.dtype)
+
+    def sign(v):
+        return torch.where(v.gather(1, hot) < 0, -1, 1).to(v.dtype)
+
     return x * sign(x), y * sign(y)
 
 # %% ../../nbs/represent/images.ipynb #c014
 def _pixel(x, y, pixels, extent):
     "Number of the pixel, (jets, constituents), and a weight: 1 inside the image, 0 outside."
-    def index(v): return ((v + extent) * (pixels / (2 * extent))).floor_()
+
+    def index(v):
+        return ((v + extent) * (pixels / (2 * extent))).floor_()
+
     ix, iy, middle = index(x), index(y), (pixels - 1) / 2
-    inside = (pixels / 2 + .5 - torch.maximum((ix - middle).abs_(), (iy - middle).abs_())).clamp_(0, 1)   # no comparison: those are slow
+    inside = (pixels / 2 + 0.5 - torch.maximum((ix - middle).abs_(), (iy - middle).abs_())).clamp_(
+        0, 1
+    )  # no comparison: those are slow
     return (ix.clamp_(0, pixels - 1) * pixels + iy.clamp_(0, pixels - 1)).long(), inside
+
 
 def _image(pixel, w, pixels):
     "Sums of the weights, (jets, pixels, pixels)."
     return w.new_zeros(len(w), pixels**2).scatter_add_(1, pixel, w).unflatten(1, (pixels, pixels))
 
+
 @in_kind
 def pixelate(
-    x,         # (jets, constituents), first image axis
-    y,         # (jets, constituents), second image axis
-    w,         # (jets, constituents), weight; zero for padding
-    pixels=40, # along each axis
-    extent=1., # the image covers [−extent, extent) in both directions
-): # (jets, pixels, pixels), and (jets,): the sum of the weights outside
+    x,  # (jets, constituents), first image axis
+    y,  # (jets, constituents), second image axis
+    w,  # (jets, constituents), weight; zero for padding
+    pixels=40,  # along each axis
+    extent=1.0,  # the image covers [−extent, extent) in both directions
+):  # (jets, pixels, pixels), and (jets,): the sum of the weights outside
     "Sum of the weights in each pixel, and what fell outside."
     pixel, inside = _pixel(x, y, pixels, extent)
     return _image(pixel, w * inside, pixels), (w * (1 - inside)).sum(1)
@@ -88,15 +112,16 @@ def _places(p4, mask, pixels, extent, frame):
     pixel, inside = _pixel(x, y, pixels, extent)
     return pixel, w * inside
 
+
 @in_kind
 def jet_images(
-    p4,             # (jets, constituents, 4), GeV, zero padded, sorted by pT
-    mask,           # (jets, constituents)
-    pixels=40,    # along each axis
-    extent=1.,      # the image covers [−extent, extent] in η and φ
-    frame="full",   # "axis", "centred", or "full": centred, rotated, flipped
-    normalise=True, # to unit sum; otherwise GeV of pT
-): # (jets, pixels, pixels); axes η, φ
+    p4,  # (jets, constituents, 4), GeV, zero padded, sorted by pT
+    mask,  # (jets, constituents)
+    pixels=40,  # along each axis
+    extent=1.0,  # the image covers [−extent, extent] in η and φ
+    frame="full",  # "axis", "centred", or "full": centred, rotated, flipped
+    normalise=True,  # to unit sum; otherwise GeV of pT
+):  # (jets, pixels, pixels); axes η, φ
     "Images of the transverse momentum (arXiv:1808.08992); what lies outside is left out."
     pixel, w = _places(p4, mask, pixels, extent, frame)
     return _image(pixel, w / w.sum(1, keepdim=True).clamp(min=1e-30) if normalise else w, pixels)
@@ -104,30 +129,37 @@ def jet_images(
 # %% ../../nbs/represent/images.ipynb #c023
 class JetImages(Representation):
     "One image per jet: (jets, 1, pixels, pixels), axes η and φ."
-    def __init__(self,
-        pixels=40,    # along each axis
-        extent=1.,      # the image covers [−extent, extent] in η and φ
-        frame="full",   # "axis", "centred", or "full": centred, rotated, flipped
-        normalise=True, # to unit sum; otherwise GeV of pT
-        power=1.,       # of each pixel, after the normalisation
+
+    def __init__(
+        self,
+        pixels=40,  # along each axis
+        extent=1.0,  # the image covers [−extent, extent] in η and φ
+        frame="full",  # "axis", "centred", or "full": centred, rotated, flipped
+        normalise=True,  # to unit sum; otherwise GeV of pT
+        power=1.0,  # of each pixel, after the normalisation
     ):
         super().__init__(fitted=True)
-        self.options, self.power = dict(pixels=pixels, extent=extent, frame=frame, normalise=normalise), power
+        self.options, self.power = (
+            dict(pixels=pixels, extent=extent, frame=frame, normalise=normalise),
+            power,
+        )
 
     def unscaled(self, p4, mask):
         images = jet_images(p4, mask, **self.options)[:, None]
         return images if self.power == 1 else images**self.power
 
 # %% ../../nbs/represent/images.ipynb #c026
-PDGID = -211, -13, -11, 11, 13, 22, 130, 211   # order of the published code
+PDGID = -211, -13, -11, 11, 13, 22, 130, 211  # order of the published code
 CHARGED = 11, 13, 211
 CHANNELS = "pt", "log_pt", "d0", "dz", "log_d0", "log_dz", "pdgid"
 
-def _significance(d, error, pdgid, limit=5.):
+
+def _significance(d, error, pdgid, limit=5.0):
     "d/σ, and where it counts: charged particles with a measured error and |d/σ| within the limit."
     s = d / torch.where(error > 0, error, 1)
     charged = sum(pdgid.abs() == i for i in CHARGED) > 0
     return s, charged & (error > 0) & (s.abs() <= limit)
+
 
 def _one_hot(pdgid, mask, other):
     "Weights (jets, constituents) per type."
@@ -140,68 +172,119 @@ class ChannelImages(Representation):
 
     Raises `ValueError` for an unknown channel, `KeyError` when the jets lack a feature that a channel needs.
     """
-    def __init__(self,
-        channels=("pt",), # of "pt", "log_pt", "d0", "dz", "log_d0", "log_dz", "pdgid"
-        pixels=32,        # along each axis
-        extent=.8,        # the image covers [−extent, extent] in η and φ
-        frame="axis",     # "axis", "centred", or "full": centred, rotated, flipped
-        other="drop",     # particle types besides the eight: "drop" them, or give them a "channel"
+
+    def __init__(
+        self,
+        channels=("pt",),  # of "pt", "log_pt", "d0", "dz", "log_d0", "log_dz", "pdgid"
+        pixels=32,  # along each axis
+        extent=0.8,  # the image covers [−extent, extent] in η and φ
+        frame="axis",  # "axis", "centred", or "full": centred, rotated, flipped
+        other="drop",  # particle types besides the eight: "drop" them, or give them a "channel"
     ):
         unknown = [c for c in channels if c not in CHANNELS]
-        if unknown or not channels: raise ValueError(f"Unknown channels {unknown or 'none'}; choose from {CHANNELS}.")
-        if other not in ("drop", "channel"): raise ValueError(f"other={other!r}; choose 'drop' or 'channel'.")
+        if unknown or not channels:
+            raise ValueError(f"Unknown channels {unknown or 'none'}; choose from {CHANNELS}.")
+        if other not in ("drop", "channel"):
+            raise ValueError(f"other={other!r}; choose 'drop' or 'channel'.")
         self.to_fit = [c for c in channels if c in ("d0", "dz", "log_pt")]
         super().__init__(fitted=not self.to_fit)
-        self.channels, self.pixels, self.extent, self.frame, self.other = tuple(channels), pixels, extent, frame, other
+        self.channels, self.pixels, self.extent, self.frame, self.other = (
+            tuple(channels),
+            pixels,
+            extent,
+            frame,
+            other,
+        )
         tracks = list(dict.fromkeys(c[-2:] for c in channels if c[-2:] in ("d0", "dz")))
-        self.needs = tuple(n for c in tracks for n in (c, f"{c}_err")) + (("pdgid",) if tracks or "pdgid" in channels else ())
+        self.needs = tuple(n for c in tracks for n in (c, f"{c}_err")) + (
+            ("pdgid",) if tracks or "pdgid" in channels else ()
+        )
         types = [f"pdgid_{i}" for i in PDGID] + ["pdgid_other"] * (other == "channel")
         self.names = tuple(n for c in channels for n in (types if c == "pdgid" else [c]))
-        for c in self.to_fit: self.register_buffer(f"{c}_constants", torch.tensor([0., 1.]))  # centre, half width
+        for c in self.to_fit:
+            self.register_buffer(f"{c}_constants", torch.tensor([0.0, 1.0]))  # centre, half width
 
     def values(self, channel, p4, mask, **features):
         "The constituents' values for a channel that has constants, and where they count."
         if channel != "log_pt":
-            s, good = _significance(features[channel], features[f"{channel}_err"], features["pdgid"])
+            s, good = _significance(
+                features[channel], features[f"{channel}_err"], features["pdgid"]
+            )
             return s.to(p4.dtype), good & mask
         share = _share(p4)
         return share.clamp(min=1e-9).log(), mask & (share > 0)
 
     def observed(self, p4, mask, **features):
-        return tuple(v[good] for v, good in (self.values(c, p4, mask, **features) for c in self.to_fit))
+        return tuple(
+            v[good] for v, good in (self.values(c, p4, mask, **features) for c in self.to_fit)
+        )
 
     def learn(self, *observed):
         for c, v in zip(self.to_fit, observed):
-            if not len(v): raise ValueError(f"No constituent of the training jets has a value for channel {c!r}.")
+            if not len(v):
+                raise ValueError(
+                    f"No constituent of the training jets has a value for channel {c!r}."
+                )
             v = v.double().cpu().numpy()
-            low, high = np.quantile(v, [.16, .84]) if c == "log_pt" else (v.mean() - v.std(), v.mean() + v.std())
-            getattr(self, f"{c}_constants").copy_(torch.tensor([(low + high) / 2, max((high - low) / 2, 1e-6)]))
+            low, high = (
+                np.quantile(v, [0.16, 0.84])
+                if c == "log_pt"
+                else (v.mean() - v.std(), v.mean() + v.std())
+            )
+            getattr(self, f"{c}_constants").copy_(
+                torch.tensor([(low + high) / 2, max((high - low) / 2, 1e-6)])
+            )
 
     def unscaled(self, p4, mask, **features):
         x, y, w = image_coordinates(p4, mask, self.frame)
         pixel, inside = _pixel(x, y, self.pixels, self.extent)
-        planes = [plane for c in self.channels for plane in self.planes(c, pixel, inside, w, p4, mask, **features)]
+        planes = [
+            plane
+            for c in self.channels
+            for plane in self.planes(c, pixel, inside, w, p4, mask, **features)
+        ]
         return torch.stack(planes, 1)
 
     def planes(self, channel, pixel, inside, p, p4, mask, **features):
         "Images (jets, pixels, pixels) of one channel."
-        if channel == "pt": return [_image(pixel, p * (inside / _axis_pt(p4)), self.pixels)]
-        if channel == "pdgid": return [_image(pixel, w * inside, self.pixels) for w in _one_hot(features["pdgid"], mask, self.other)]
+        if channel == "pt":
+            return [_image(pixel, p * (inside / _axis_pt(p4)), self.pixels)]
+        if channel == "pdgid":
+            return [
+                _image(pixel, w * inside, self.pixels)
+                for w in _one_hot(features["pdgid"], mask, self.other)
+            ]
         if channel in ("log_d0", "log_dz"):
-            s, good = _significance(features[channel[-2:]], features[f"{channel[-2:]}_err"], features["pdgid"], math.inf)
-            return [_highest(s.to(p4.dtype).abs().log1p(), good & mask & (inside > 0), pixel, self.pixels)]
+            s, good = _significance(
+                features[channel[-2:]], features[f"{channel[-2:]}_err"], features["pdgid"], math.inf
+            )
+            return [
+                _highest(
+                    s.to(p4.dtype).abs().log1p(), good & mask & (inside > 0), pixel, self.pixels
+                )
+            ]
         v, good = self.values(channel, p4, mask, **features)
         centre, width = getattr(self, f"{channel}_constants")
         v = (v - centre) / width
-        return [_highest(v, good & (inside > 0), pixel, self.pixels) if channel == "log_pt" else _image(pixel, v * good * inside, self.pixels)]
+        return [
+            _highest(v, good & (inside > 0), pixel, self.pixels)
+            if channel == "log_pt"
+            else _image(pixel, v * good * inside, self.pixels)
+        ]
 
 # %% ../../nbs/represent/images.ipynb #c029
-def _axis_pt(p4): return pt(jet_p4(p4)).to(p4.dtype).clamp(min=1e-9)[:, None]
+def _axis_pt(p4):
+    return pt(jet_p4(p4)).to(p4.dtype).clamp(min=1e-9)[:, None]
 
-def _share(p4): return pt(p4) / _axis_pt(p4)
+
+def _share(p4):
+    return pt(p4) / _axis_pt(p4)
+
 
 def _highest(value, good, pixel, pixels):
     "The largest value in each pixel, (jets, pixels, pixels); 0 where there is none."
     low = torch.finfo(value.dtype).min
-    plane = value.new_full((len(value), pixels**2), low).scatter_reduce_(1, pixel, torch.where(good, value, low), "amax")
+    plane = value.new_full((len(value), pixels**2), low).scatter_reduce_(
+        1, pixel, torch.where(good, value, low), "amax"
+    )
     return torch.where(plane == low, 0, plane).unflatten(1, (pixels, pixels))

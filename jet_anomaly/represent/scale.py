@@ -23,123 +23,179 @@ class Representation(nn.Module):
     `learn` gets what `observed` answers for the training jets, by default the unscaled representation.
     Fitted constants are buffers: they are saved with the model and move with it from device to device.
     """
+
     needs = ()  # names of the `jets.features` that `forward` reads
 
-    def __init__(self,
-        fitted=False, # true where there is nothing to fit
+    def __init__(
+        self,
+        fitted=False,  # true where there is nothing to fit
     ):
         super().__init__()
         self.constant = fitted
         self.register_buffer("fitted", torch.tensor(fitted))
 
-    def unscaled(self, p4, mask, **features): raise NotImplementedError(f"{type(self).__name__} must define unscaled.")
-    def observed(self, p4, mask, **features): return self.unscaled(p4, mask, **features)
-    def learn(self, *observed): pass
-    def scaled(self, *outputs): return outputs if len(outputs) > 1 else outputs[0]
+    def unscaled(self, p4, mask, **features):
+        raise NotImplementedError(f"{type(self).__name__} must define unscaled.")
 
-    def forward(self,
-        p4,         # (jets, constituents, 4), GeV, zero padded
-        mask,       # (jets, constituents)
-        **features, # name → (jets, constituents): those in `needs`
-    ): # tensor, or tuple of tensors, first axis jets
+    def observed(self, p4, mask, **features):
+        return self.unscaled(p4, mask, **features)
+
+    def learn(self, *observed):
+        pass
+
+    def scaled(self, *outputs):
+        return outputs if len(outputs) > 1 else outputs[0]
+
+    def forward(
+        self,
+        p4,  # (jets, constituents, 4), GeV, zero padded
+        mask,  # (jets, constituents)
+        **features,  # name → (jets, constituents): those in `needs`
+    ):  # tensor, or tuple of tensors, first axis jets
         "The representation of a batch of jets, on their device. Raises `RuntimeError` before `fit`."
         if not self.fitted:
-            raise RuntimeError(f"{type(self).__name__} holds no fitted constants: call fit(training_jets), or load a state dict that has them.")
+            raise RuntimeError(
+                f"{type(self).__name__} holds no fitted constants: call fit(training_jets), or load a state dict that has them."
+            )
         return self.scaled(*_tuple(self.unscaled(p4, mask, **features)))
 
-def _tuple(a): return a if isinstance(a, tuple) else (a,)
+# %% ../../nbs/represent/scale.ipynb #c008s1
+def _tuple(a):
+    return a if isinstance(a, tuple) else (a,)
 
 # %% ../../nbs/represent/scale.ipynb #c010
 def batches(
-    jets,       # `Jets`
-    needs,      # names of features
-    batch_size, # jets per batch
-    device,     # of the tensors
+    jets,  # `Jets`
+    needs,  # names of features
+    batch_size,  # jets per batch
+    device,  # of the tensors
 ):
     "Yield (p4, mask, features) as tensors. Raises `KeyError` for a feature the jets lack."
     if missing := [n for n in needs if n not in jets.features]:
-        raise KeyError(f"This representation needs the features {missing}, and these jets hold {sorted(jets.features)}.")
-    def to(a): return torch.as_tensor(np.ascontiguousarray(a)).to(device)
+        raise KeyError(
+            f"This representation needs the features {missing}, and these jets hold {sorted(jets.features)}."
+        )
+
+    def to(a):
+        return torch.as_tensor(np.ascontiguousarray(a)).to(device)
+
     for start in range(0, len(jets), batch_size):
         part = slice(start, start + batch_size)
-        real = slice(int(jets.mask[part].sum(1).max()))   # the padding of the batch's widest jet is not worth the way
-        yield to(jets.p4[part, real]), to(jets.mask[part, real]), {n: to(jets.features[n][part, real]) for n in needs}
+        real = slice(
+            int(jets.mask[part].sum(1).max())
+        )  # the padding of the batch's widest jet is not worth the way
+        yield (
+            to(jets.p4[part, real]),
+            to(jets.mask[part, real]),
+            {n: to(jets.features[n][part, real]) for n in needs},
+        )
 
 # %% ../../nbs/represent/scale.ipynb #c011
 @patch
 @torch.no_grad()
-def fit(self:Representation,
-    jets,             # training `Jets`, and only those
-    max_jets=100_000, # use this many, evenly spaced
+def fit(
+    self: Representation,
+    jets,  # training `Jets`, and only those
+    max_jets=100_000,  # use this many, evenly spaced
 ):
     "Fit the constants; returns the representation itself. Raises `ValueError` for an empty sample."
-    if not len(jets): raise ValueError("No jets to fit on: got an empty sample.")
-    if self.constant: return self
-    if len(jets) > max_jets: jets = jets[np.linspace(0, len(jets) - 1, max_jets).astype(int)]
-    parts = [_tuple(self.observed(p4, mask, **f)) for p4, mask, f in batches(jets, self.needs, 10_000, self.fitted.device)]
+    if not len(jets):
+        raise ValueError("No jets to fit on: got an empty sample.")
+    if self.constant:
+        return self
+    if len(jets) > max_jets:
+        jets = jets[np.linspace(0, len(jets) - 1, max_jets).astype(int)]
+    parts = [
+        _tuple(self.observed(p4, mask, **f))
+        for p4, mask, f in batches(jets, self.needs, 10_000, self.fitted.device)
+    ]
     self.learn(*(torch.cat(p) for p in zip(*parts)))
     self.fitted.fill_(True)
     return self
 
+# %% ../../nbs/represent/scale.ipynb #c011s1
 @patch
 @torch.no_grad()
-def transform(self:Representation,
-    jets,              # `Jets`
-    batch_size=10_000, # jets per batch
-    device="cpu",      # where the answer lives
-): # tuple of tensors, first axis jets
+def transform(
+    self: Representation,
+    jets,  # `Jets`
+    batch_size=10_000,  # jets per batch
+    device="cpu",  # where the answer lives
+):  # tuple of tensors, first axis jets
     "The representation of all jets, made batch by batch. Raises `ValueError` for an empty sample."
-    if not len(jets): raise ValueError("No jets to represent: got an empty sample.")
+    if not len(jets):
+        raise ValueError("No jets to represent: got an empty sample.")
     module = self if self.fitted.device == torch.device(device) else deepcopy(self).to(device)
-    return gathered(len(jets), (_tuple(module(p4, mask, **f)) for p4, mask, f in batches(jets, self.needs, batch_size, device)))
+    return gathered(
+        len(jets),
+        (
+            _tuple(module(p4, mask, **f))
+            for p4, mask, f in batches(jets, self.needs, batch_size, device)
+        ),
+    )
 
 # %% ../../nbs/represent/scale.ipynb #c013
 class RobustScale(nn.Module):
     "Per column: subtract the median, divide by the interquartile range; a column whose range is zero is only shifted."
-    def __init__(self,
-        n_columns, # numbers per jet
+
+    def __init__(
+        self,
+        n_columns,  # numbers per jet
     ):
         super().__init__()
         self.register_buffer("centre", torch.zeros(n_columns))
         self.register_buffer("scale", torch.ones(n_columns))
 
-    def fit(self,
-        x, # (jets, n_columns)
+    def fit(
+        self,
+        x,  # (jets, n_columns)
     ):
         "Learn median and interquartile range of each column; returns itself."
-        low, mid, high = np.quantile(x.cpu().numpy(), [.25, .5, .75], axis=0)
+        low, mid, high = np.quantile(x.cpu().numpy(), [0.25, 0.5, 0.75], axis=0)
         iqr = np.where(high - low < 10 * np.finfo(np.float32).eps, 1, high - low)
-        self.centre.copy_(torch.from_numpy(mid)); self.scale.copy_(torch.from_numpy(iqr))
+        self.centre.copy_(torch.from_numpy(mid))
+        self.scale.copy_(torch.from_numpy(iqr))
         return self
 
-    def forward(self, x): return (x - self.centre) / self.scale
-    def inverse(self, x): return x * self.scale + self.centre
+    def forward(self, x):
+        return (x - self.centre) / self.scale
+
+    def inverse(self, x):
+        return x * self.scale + self.centre
 
 # %% ../../nbs/represent/scale.ipynb #c016
 class ScaledFourVectors(Representation):
     "The hardest constituents' four-vectors, aligned, flattened and robustly scaled (arXiv:2007.01850): (jets, 4 n_constituents)."
-    def __init__(self,
-        n_constituents=20, # the hardest this many
+
+    def __init__(
+        self,
+        n_constituents=20,  # the hardest this many
         pt_scaling=False,  # divide by the jet's transverse momentum first
-        align=True,        # centre and rotate first, with all constituents
+        align=True,  # centre and rotate first, with all constituents
     ):
         super().__init__()
         self.n_constituents, self.pt_scaling, self.align = n_constituents, pt_scaling, align
         self.robust = RobustScale(4 * n_constituents)
 
     def unscaled(self, p4, mask):
-        if self.align: p4 = centre_and_rotate(p4, mask)
-        x = p4[:, :self.n_constituents]
-        if self.pt_scaling: x = x / pt(jet_p4(p4)).to(x.dtype).clamp(min=1e-6)[:, None, None]
+        if self.align:
+            p4 = centre_and_rotate(p4, mask)
+        x = p4[:, : self.n_constituents]
+        if self.pt_scaling:
+            x = x / pt(jet_p4(p4)).to(x.dtype).clamp(min=1e-6)[:, None, None]
         return nn.functional.pad(x, (0, 0, 0, self.n_constituents - x.shape[1])).flatten(1)
 
-    def learn(self, x): self.robust.fit(x)
-    def scaled(self, x): return self.robust(x)
+    def learn(self, x):
+        self.robust.fit(x)
 
-    def inverse(self,
-        x,            # (jets, 4 n_constituents): this representation, or a network's output
-        threshold=.01 # a constituent is real where its energy is above this; GeV, or share of the jet's pT with `pt_scaling`
-    ): # (jets, n_constituents, 4), (jets, n_constituents)
+    def scaled(self, x):
+        return self.robust(x)
+
+    def inverse(
+        self,
+        x,  # (jets, 4 n_constituents): this representation, or a network's output
+        threshold=0.01,  # a constituent is real where its energy is above this; GeV, or share of the jet's pT with `pt_scaling`
+    ):  # (jets, n_constituents, 4), (jets, n_constituents)
         "Four-vectors and mask, in the aligned frame, in GeV or (with `pt_scaling`) in units of the jet's pT."
         p4 = self.robust.inverse(x).unflatten(1, (self.n_constituents, 4))
         mask = p4[..., 0] > threshold

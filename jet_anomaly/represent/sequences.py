@@ -21,18 +21,20 @@ def _relative(p4, n):
     along_x = _along_x(jet_p4(p4)).to(p4.dtype)
     return _coordinates(*(along_x @ p4[:, :n].transpose(1, 2))[:, 1:].unbind(1))
 
+
 def _placed(p4, mask, n):
     out = native_places(p4, mask, n)
     return out and (*out, pad(mask[:, :n], (0, max(n - mask.shape[1], 0))))
+
 
 @in_kind
 @natively(_placed)
 @in_blocks(2048)
 def relative_coordinates(
-    p4,                # (jets, constituents, 4), GeV, zero padded, sorted by pT
-    mask,              # (jets, constituents)
-    n_constituents=40, # the hardest this many
-): # three arrays (jets, n_constituents): pT in GeV, Δη and Δφ from the jet axis; and their mask
+    p4,  # (jets, constituents, 4), GeV, zero padded, sorted by pT
+    mask,  # (jets, constituents)
+    n_constituents=40,  # the hardest this many
+):  # three arrays (jets, n_constituents): pT in GeV, Δη and Δφ from the jet axis; and their mask
     "Transverse momenta and directions of the hardest constituents, measured from the axis of the whole jet."
     p, h, f = _relative(p4, n_constituents)
     real, short = mask[:, :n_constituents], n_constituents - p.shape[1]
@@ -41,93 +43,106 @@ def relative_coordinates(
 # %% ../../nbs/represent/sequences.ipynb #c011
 @in_kind
 def log_pt_eta_phi(
-    p4,                # (jets, constituents, 4), GeV, zero padded, sorted by pT
-    mask,              # (jets, constituents)
-    n_constituents=40, # the hardest this many
-): # (jets, n_constituents, 3): log(pT/GeV), Δη, Δφ; and their mask
+    p4,  # (jets, constituents, 4), GeV, zero padded, sorted by pT
+    mask,  # (jets, constituents)
+    n_constituents=40,  # the hardest this many
+):  # (jets, n_constituents, 3): log(pT/GeV), Δη, Δφ; and their mask
     "Features of constituents relative to the jet axis (arXiv:2302.00695); padding is zero."
     p, h, f, mask = relative_coordinates(p4, mask, n_constituents)
     mask = mask & (p > 0)
     return torch.stack([torch.where(mask, p, 1).log(), h, f], -1), mask
 
+
 @in_kind
 def from_log_pt_eta_phi(
-    x,      # (jets, constituents, 3)
-    mask,   # (jets, constituents)
-    y=0.,   # (jets, 1), rapidity of the axis to put the jets on
-    phi=0., # (jets, 1), its azimuth
-): # (jets, constituents, 4), GeV
+    x,  # (jets, constituents, 3)
+    mask,  # (jets, constituents)
+    y=0.0,  # (jets, 1), rapidity of the axis to put the jets on
+    phi=0.0,  # (jets, 1), its azimuth
+):  # (jets, constituents, 4), GeV
     "Massless four-vectors from log pT, Δη and Δφ: what `log_pt_eta_phi` took apart, or what a model made."
     return from_pt_eta_phi(x[..., 0].exp(), x[..., 1] + y, x[..., 2] + phi) * mask.unsqueeze(-1)
 
 # %% ../../nbs/represent/sequences.ipynb #c016
 @in_kind
 def relative_pt_eta_phi(
-    p4,                # (jets, constituents, 4), GeV, zero padded, sorted by pT
-    mask,              # (jets, constituents)
-    n_constituents=30, # the hardest this many
-): # (jets, n_constituents, 3): pT / pT of the jet, Δη, Δφ; and their mask
+    p4,  # (jets, constituents, 4), GeV, zero padded, sorted by pT
+    mask,  # (jets, constituents)
+    n_constituents=30,  # the hardest this many
+):  # (jets, n_constituents, 3): pT / pT of the jet, Δη, Δφ; and their mask
     "Features of constituents relative to the jet in momentum and direction; padding is zero."
     p, h, f, mask = relative_coordinates(p4, mask, n_constituents)
     return torch.stack([p / pt(jet_p4(p4)).to(p.dtype).clamp(min=1e-9)[:, None], h, f], -1), mask
 
+
 @in_kind
 def from_relative_pt_eta_phi(
-    x,         # (jets, constituents, 3)
-    mask,      # (jets, constituents)
-    jet_pt=1., # (jets, 1), GeV
-    y=0.,      # (jets, 1), rapidity of the axis to put the jets on
-    phi=0.,    # (jets, 1), its azimuth
-): # (jets, constituents, 4), in the unit of `jet_pt`
+    x,  # (jets, constituents, 3)
+    mask,  # (jets, constituents)
+    jet_pt=1.0,  # (jets, 1), GeV
+    y=0.0,  # (jets, 1), rapidity of the axis to put the jets on
+    phi=0.0,  # (jets, 1), its azimuth
+):  # (jets, constituents, 4), in the unit of `jet_pt`
     "Massless four-vectors from shares of the jet's pT, Δη and Δφ: also what `algorithm_1` answers."
     return from_pt_eta_phi(x[..., 0] * jet_pt, x[..., 1] + y, x[..., 2] + phi) * mask.unsqueeze(-1)
 
 # %% ../../nbs/represent/sequences.ipynb #c019
 class LogSequences(Representation):
     "log pT, Δη, Δφ of the hardest constituents, (jets, n_constituents, 3), and their mask (arXiv:2302.00695)."
-    def __init__(self,
-        n_constituents=40, # the hardest this many
-        robust=False,      # subtract the median and divide by the interquartile range, fitted on training jets
-        align=False,       # turn the jets about their axis first, as VAE-Jet does
+
+    def __init__(
+        self,
+        n_constituents=40,  # the hardest this many
+        robust=False,  # subtract the median and divide by the interquartile range, fitted on training jets
+        align=False,  # turn the jets about their axis first, as VAE-Jet does
     ):
         super().__init__(fitted=not robust)
         self.n_constituents, self.align = n_constituents, align
         self.robust = RobustScale(3) if robust else None
 
     def unscaled(self, p4, mask):
-        return log_pt_eta_phi(centre_and_rotate(p4, mask) if self.align else p4, mask, self.n_constituents)
+        return log_pt_eta_phi(
+            centre_and_rotate(p4, mask) if self.align else p4, mask, self.n_constituents
+        )
 
     def learn(self, x, mask):
-        if self.robust is not None: self.robust.fit(x[mask])
+        if self.robust is not None:
+            self.robust.fit(x[mask])
 
-    def scaled(self, x, mask): return (x if self.robust is None else self.robust(x) * mask[..., None]), mask
+    def scaled(self, x, mask):
+        return (x if self.robust is None else self.robust(x) * mask[..., None]), mask
 
-    def inverse(self,
-        x,    # (jets, n_constituents, 3): this representation, or a model's output
-        mask, # (jets, n_constituents)
-    ): # (jets, n_constituents, 4), GeV, and the mask
+    def inverse(
+        self,
+        x,  # (jets, n_constituents, 3): this representation, or a model's output
+        mask,  # (jets, n_constituents)
+    ):  # (jets, n_constituents, 4), GeV, and the mask
         "Massless constituents of jets along the x axis."
         return from_log_pt_eta_phi(x if self.robust is None else self.robust.inverse(x), mask), mask
 
 # %% ../../nbs/represent/sequences.ipynb #c023
 class AlignedSequences(Representation):
     "Algorithm 1: share of pT, η, φ, (jets, n_constituents, 3), and their mask, empty for a dropped jet (arXiv:2105.09274)."
-    def __init__(self,
-        n_constituents=20, # at most this many
-        m0=.25,            # mass of every jet, GeV
-        e0=1.,             # energy of every jet, GeV
-        published=False,   # the original's order of operations
+
+    def __init__(
+        self,
+        n_constituents=20,  # at most this many
+        m0=0.25,  # mass of every jet, GeV
+        e0=1.0,  # energy of every jet, GeV
+        published=False,  # the original's order of operations
     ):
         super().__init__(fitted=True)
         self.n_constituents = n_constituents
         self.options = dict(m0=m0, e0=e0, published=published)
 
-    def unscaled(self, p4, mask): return algorithm_1(p4, mask, self.n_constituents, **self.options)
+    def unscaled(self, p4, mask):
+        return algorithm_1(p4, mask, self.n_constituents, **self.options)
 
-    def inverse(self,
-        x,    # (jets, n_constituents, 3): this representation, or a model's output
-        mask, # (jets, n_constituents)
-    ): # (jets, n_constituents, 4), GeV, and the mask
+    def inverse(
+        self,
+        x,  # (jets, n_constituents, 3): this representation, or a model's output
+        mask,  # (jets, n_constituents)
+    ):  # (jets, n_constituents, 4), GeV, and the mask
         "Massless constituents of jets along the x axis, of mass m0 and energy e0."
-        momentum = (self.options["e0"]**2 - self.options["m0"]**2)**.5
+        momentum = (self.options["e0"] ** 2 - self.options["m0"] ** 2) ** 0.5
         return from_relative_pt_eta_phi(x, mask, momentum), mask

@@ -19,9 +19,18 @@ from ..core.files import atomic_path
 def _flatten(optimizer):
     "The optimiser's state: tensors by name, and the rest as plain numbers."
     state = optimizer.state_dict()
-    tensors = {f"optimizer.{i}.{k}": v for i, s in state["state"].items() for k, v in s.items() if torch.is_tensor(v)}
-    numbers = {str(i): {k: v for k, v in s.items() if not torch.is_tensor(v)} for i, s in state["state"].items()}
+    tensors = {
+        f"optimizer.{i}.{k}": v
+        for i, s in state["state"].items()
+        for k, v in s.items()
+        if torch.is_tensor(v)
+    }
+    numbers = {
+        str(i): {k: v for k, v in s.items() if not torch.is_tensor(v)}
+        for i, s in state["state"].items()
+    }
     return tensors, {"groups": state["param_groups"], "numbers": numbers}
+
 
 def _unflatten(tensors, plain):
     state = {int(i): dict(s) for i, s in plain["numbers"].items()}
@@ -33,10 +42,10 @@ def _unflatten(tensors, plain):
 
 # %% ../../nbs/train/checkpoint.ipynb #c010
 def save_checkpoint(
-    path,            # file to write, all or nothing
-    model,           # `nn.Module`
+    path,  # file to write, all or nothing
+    model,  # `nn.Module`
     optimizer=None,  # its optimiser
-    info=None,       # plain numbers and settings; must fit in JSON
+    info=None,  # plain numbers and settings; must fit in JSON
 ):
     "Write model, optimiser and random state to one safetensors file. Raises `TypeError` when `info` does not fit in JSON."
     tensors = {f"model.{k}": v for k, v in model.state_dict().items()}
@@ -45,16 +54,21 @@ def save_checkpoint(
         moments, plain["optimizer"] = _flatten(optimizer)
         tensors |= moments
     tensors["random.cpu"] = torch.get_rng_state()
-    if torch.cuda.is_initialized(): tensors["random.cuda"] = torch.cuda.get_rng_state()
-    tensors = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}  # clones: tied weights share memory, which the format forbids
-    with atomic_path(path) as temporary: save_file(tensors, temporary, metadata={"jet_anomaly": json.dumps(plain)})
+    if torch.cuda.is_initialized():
+        tensors["random.cuda"] = torch.cuda.get_rng_state()
+    tensors = {
+        k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()
+    }  # clones: tied weights share memory, which the format forbids
+    with atomic_path(path) as temporary:
+        save_file(tensors, temporary, metadata={"jet_anomaly": json.dumps(plain)})
 
 # %% ../../nbs/train/checkpoint.ipynb #c011
 def read_checkpoint(
-    path, # file written by `save_checkpoint`
+    path,  # file written by `save_checkpoint`
 ):
     "Tensors by name and the plain part. Raises `FileNotFoundError`, or `ValueError` for a damaged or foreign file."
-    if not Path(path).is_file(): raise FileNotFoundError(f"{path}: no such checkpoint.")
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path}: no such checkpoint.")
     try:
         with safe_open(path, "pt") as file:
             plain = json.loads((file.metadata() or {})["jet_anomaly"])
@@ -62,26 +76,32 @@ def read_checkpoint(
     except (SafetensorError, KeyError, ValueError) as e:
         raise ValueError(f"{path} is damaged or no checkpoint of this library ({e}).") from e
 
+
 def _lay_out(optimizer):
     "Moments in the memory order of their weights: a fused optimiser walks through both side by side."
     for weight, state in optimizer.state.items():
         for k, v in state.items():
-            if torch.is_tensor(v) and v.shape == weight.shape: state[k] = torch.empty_like(weight, dtype=v.dtype).copy_(v)
+            if torch.is_tensor(v) and v.shape == weight.shape:
+                state[k] = torch.empty_like(weight, dtype=v.dtype).copy_(v)
 
+# %% ../../nbs/train/checkpoint.ipynb #c011s1
 def load_checkpoint(
-    path,            # file written by `save_checkpoint`
-    model,           # `nn.Module` of the same architecture; filled in place
+    path,  # file written by `save_checkpoint`
+    model,  # `nn.Module` of the same architecture; filled in place
     optimizer=None,  # filled in place
-    random=True,     # restore the random generators too
-) -> dict:           # `info` as it was saved
+    random=True,  # restore the random generators too
+) -> dict:  # `info` as it was saved
     "Fill model, optimiser and random generators from a checkpoint; raises `ValueError` when the file does not fit the model."
     tensors, plain = read_checkpoint(path)
-    try: model.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith("model.")})
-    except RuntimeError as e: raise ValueError(f"{path} was made by another architecture: {e}") from e
+    try:
+        model.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith("model.")})
+    except RuntimeError as e:
+        raise ValueError(f"{path} was made by another architecture: {e}") from e
     if optimizer is not None:
         optimizer.load_state_dict(_unflatten(tensors, plain["optimizer"]))
         _lay_out(optimizer)
     if random:
         torch.set_rng_state(tensors["random.cpu"])
-        if "random.cuda" in tensors and torch.cuda.is_initialized(): torch.cuda.set_rng_state(tensors["random.cuda"])
+        if "random.cuda" in tensors and torch.cuda.is_initialized():
+            torch.cuda.set_rng_state(tensors["random.cuda"])
     return plain["info"]

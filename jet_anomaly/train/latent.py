@@ -19,24 +19,24 @@ from .schedules import schedule, settled
 
 # %% ../../nbs/train/latent.ipynb #c006
 def draw(
-    mean,    # (…, latent)
-    log_var, # (…, latent)
-): # (…, latent)
+    mean,  # (…, latent)
+    log_var,  # (…, latent)
+):  # (…, latent)
     "A sample of N(mean, exp(log_var)) through which gradients flow (arXiv:1312.6114, section 2.4)."
     return mean + (log_var / 2).exp() * torch.randn_like(mean)
 
 # %% ../../nbs/train/latent.ipynb #c009
 def gaussian_kl(
-    mean,    # (…, latent)
-    log_var, # (…, latent)
-): # (…, latent)
+    mean,  # (…, latent)
+    log_var,  # (…, latent)
+):  # (…, latent)
     "KL divergence from N(mean, exp(log_var)) to N(0, 1) per dimension, in nats (arXiv:1312.6114, appendix B)."
     return (mean.square() + log_var.exp() - 1 - log_var) / 2
 
 # %% ../../nbs/train/latent.ipynb #c011
 def gaussian(
-    h, # (rows, 2 latent)
-): # mean, log variance, each (rows, latent)
+    h,  # (rows, 2 latent)
+):  # mean, log variance, each (rows, latent)
     "The two halves of an encoder's last layer."
     mean, log_var = h.chunk(2, 1)
     return mean, log_var.clamp(-20, 20)
@@ -44,10 +44,10 @@ def gaussian(
 # %% ../../nbs/train/latent.ipynb #c014
 @dataclass
 class VariationalConfig:
-    beta: float = 0.1       # weight of the KL term
-    kl: str = "mean"        # over latent dimensions: "mean" as in VAE-Jet, or "sum"
-    annealing: str = "none" # name in `train.schedules.SCHEDULES`: how the KL term fades in
-    samples: int = 64       # of the latent space, for the score `likelihood`
+    beta: float = 0.1  # weight of the KL term
+    kl: str = "mean"  # over latent dimensions: "mean" as in VAE-Jet, or "sum"
+    annealing: str = "none"  # name in `train.schedules.SCHEDULES`: how the KL term fades in
+    samples: int = 64  # of the latent space, for the score `likelihood`
 
 # %% ../../nbs/train/latent.ipynb #c014s0
 class Variational:
@@ -55,83 +55,120 @@ class Variational:
 
     `posterior(x)` gives mean and log variance, each (rows, latent); `decode(z)` gives something like x, (rows, inputs).
     """
+
     def check(self):
         "Raises `ValueError` for settings that mean nothing, `KeyError` for an unknown schedule."
         c = self.config
-        if c.kl not in ("mean", "sum"): raise ValueError(f"kl={c.kl!r}; expected 'mean' or 'sum'.")
-        if c.beta < 0 or c.samples < 1: raise ValueError(f"beta={c.beta} must not be negative, samples={c.samples} at least 1.")
+        if c.kl not in ("mean", "sum"):
+            raise ValueError(f"kl={c.kl!r}; expected 'mean' or 'sum'.")
+        if c.beta < 0 or c.samples < 1:
+            raise ValueError(f"beta={c.beta} must not be negative, samples={c.samples} at least 1.")
         schedule(c.annealing)
 
-    def full_from(self): return settled(self.config.annealing)
+    def full_from(self):
+        return settled(self.config.annealing)
 
     def parts(self, x):
         "Mean squared error (rows,), KL divergence (rows, latent) and latent mean (rows, latent)."
         mean, log_var = self.posterior(x)
         z = draw(mean, log_var) if self.training else mean
-        return nn.functional.mse_loss(self.decode(z), x, reduction="none").mean(1), gaussian_kl(mean, log_var), mean
+        return (
+            nn.functional.mse_loss(self.decode(z), x, reduction="none").mean(1),
+            gaussian_kl(mean, log_var),
+            mean,
+        )
 
     def terms(self, x, step=Step(epoch=10**6)):
         error, kl, _ = self.parts(x)
         total = getattr(kl, self.config.kl)(1)
         weight = self.config.beta * schedule(self.config.annealing)(step.epoch)
-        return {"loss": error + weight * total, "reconstruction": error, "kl": total, "kl_latent": kl}
+        return {
+            "loss": error + weight * total,
+            "reconstruction": error,
+            "kl": total,
+            "kl_latent": kl,
+        }
 
     def score_terms(self, x):
         error, kl, mean = self.parts(x)
         total = getattr(kl, self.config.kl)(1)
-        return {"reconstruction": error, "kl": total, "loss": error + self.config.beta * total, "radius": mean.norm(dim=1)}
+        return {
+            "reconstruction": error,
+            "kl": total,
+            "loss": error + self.config.beta * total,
+            "radius": mean.norm(dim=1),
+        }
 
-    def reconstruct(self, x): # (rows, inputs) → the same
+    def reconstruct(self, x):  # (rows, inputs) → the same
         "What the decoder makes of the latent mean."
         return self.decode(self.posterior(x)[0])
 
 # %% ../../nbs/train/latent.ipynb #c016
 def active_latents(
-    mean, # (rows, latent)
-): # scalar
+    mean,  # (rows, latent)
+):  # scalar
     "How many latent means vary between rows: variance above 0.01 (arXiv:1509.00519, section 4)."
-    return (mean.var(0) > .01).sum()
+    return (mean.var(0) > 0.01).sum()
+
 
 @patch
-def diagnose(self:Variational, x): return {"active_latents": active_latents(self.posterior(x)[0])}
+def diagnose(self: Variational, x):
+    return {"active_latents": active_latents(self.posterior(x)[0])}
 
 # %% ../../nbs/train/latent.ipynb #c018
 def dense(
-    widths, # of the layers, input first
+    widths,  # of the layers, input first
 ):
     "Fully connected layers with ReLU between them and none at the end."
-    layers = [layer for a, b in zip(widths[:-1], widths[1:]) for layer in (nn.Linear(a, b), nn.ReLU(inplace=True))]
+    layers = [
+        layer
+        for a, b in zip(widths[:-1], widths[1:])
+        for layer in (nn.Linear(a, b), nn.ReLU(inplace=True))
+    ]
     return nn.Sequential(*layers[:-1])
 
 # %% ../../nbs/train/latent.ipynb #c024
 def noise_variance(
-    config,   # `VariationalConfig`
-    n_inputs, # numbers per row
-    latent,   # latent dimensions
+    config,  # `VariationalConfig`
+    n_inputs,  # numbers per row
+    latent,  # latent dimensions
 ) -> float:
     "Variance of the Gaussian noise about the decoder's output that a β implies. Raises `ValueError` for β = 0."
-    if config.beta <= 0: raise ValueError(f"beta={config.beta}: a likelihood needs a positive beta, which fixes the noise of the model.")
+    if config.beta <= 0:
+        raise ValueError(
+            f"beta={config.beta}: a likelihood needs a positive beta, which fixes the noise of the model."
+        )
     return config.beta * n_inputs / (2 * latent if config.kl == "mean" else 2)
 
+# %% ../../nbs/train/latent.ipynb #c024s1
 def importance_log_likelihood(
-    x,         # (rows, inputs)
-    mean,      # (rows, latent), of the posterior
-    log_var,   # (rows, latent)
-    decode,    # (rows, latent) → (rows, inputs)
+    x,  # (rows, inputs)
+    mean,  # (rows, latent), of the posterior
+    log_var,  # (rows, latent)
+    decode,  # (rows, latent) → (rows, inputs)
     variance,  # of the noise about the decoder's output
-    samples,   # of the latent space, per row
-    seed=0,    # of their noise
-): # (rows,)
+    samples,  # of the latent space, per row
+    seed=0,  # of their noise
+):  # (rows,)
     "Estimate of ln p(x) in nats; from below on average, and closer the more samples (arXiv:1509.00519, eq. 8)."
-    noise = torch.randn(samples, 1, mean.shape[1], generator=torch.Generator().manual_seed(seed)).to(mean)
+    noise = torch.randn(
+        samples, 1, mean.shape[1], generator=torch.Generator().manual_seed(seed)
+    ).to(mean)
     flat = x.shape[1] * math.log(2 * math.pi * variance) / 2
+
     def log_weight(e):
         z = mean + (log_var / 2).exp() * e
-        return -(decode(z) - x).square().sum(1) / (2 * variance) - flat + (e.square() + log_var - z.square()).sum(1) / 2
+        return (
+            -(decode(z) - x).square().sum(1) / (2 * variance)
+            - flat
+            + (e.square() + log_var - z.square()).sum(1) / 2
+        )
+
     return torch.stack([log_weight(e) for e in noise]).logsumexp(0) - math.log(samples)
 
+
 @patch
-def likelihood_score(self:Variational, x): # minus ln p(x), so that more is more anomalous
+def likelihood_score(self: Variational, x):  # minus ln p(x), so that more is more anomalous
     mean, log_var = self.posterior(x)
     variance = noise_variance(self.config, x.shape[1], mean.shape[1])
     return -importance_log_likelihood(x, mean, log_var, self.decode, variance, self.config.samples)

@@ -26,156 +26,208 @@ from .schedules import schedule
 @dataclass(frozen=True)
 class Step:
     "Where a training stands."
-    epoch: int = 0         # counted from 0
-    epochs: int = 1        # planned
+
+    epoch: int = 0  # counted from 0
+    epochs: int = 1  # planned
     training: bool = True  # false for validation
 
 # %% ../../nbs/train/loop.ipynb #c013
 def batches(
-    data,        # tuple of tensors with the same first dimension
+    data,  # tuple of tensors with the same first dimension
     batch_size,  # rows per batch, over all processes
     order=None,  # row order; as they come by default
-    rank=0,      # which process this is
-    world=1,     # how many there are
-    device=None, # where the batches are needed
+    rank=0,  # which process this is
+    world=1,  # how many there are
+    device=None,  # where the batches are needed
 ):
     "Yield tuples of rows. A last batch smaller than the others is kept, unless it would leave a process without rows."
     n = len(data[0])
     for start in range(0, n, batch_size):
         stop = min(start + batch_size, n)
-        if stop - start < world: return
-        rows = slice(start, stop) if order is None and world == 1 else (torch.arange(start, stop) if order is None else order[start:stop])[rank::world]
-        yield tuple(t[rows.to(t.device) if torch.is_tensor(rows) else rows].to(device, non_blocking=True) for t in data)
+        if stop - start < world:
+            return
+        rows = (
+            slice(start, stop)
+            if order is None and world == 1
+            else (torch.arange(start, stop) if order is None else order[start:stop])[rank::world]
+        )
+        yield tuple(
+            t[rows.to(t.device) if torch.is_tensor(rows) else rows].to(device, non_blocking=True)
+            for t in data
+        )
+
 
 def shuffled(
-    n,     # rows
+    n,  # rows
     seed,  # of the training
-    epoch, # counted from 0
+    epoch,  # counted from 0
 ):
     "The order of an epoch: the same for the same seed and epoch, whatever came before."
     return torch.randperm(n, generator=torch.Generator().manual_seed(seed * 1_000_003 + epoch))
 
 # %% ../../nbs/train/loop.ipynb #c015
 def resident(
-    data,          # tuple of tensors
-    device,        # torch.device
-    share=0.4,     # of the device's free memory that data may take
+    data,  # tuple of tensors
+    device,  # torch.device
+    share=0.4,  # of the device's free memory that data may take
 ):
     "The tensors on the device when they fit there; otherwise pinned in the host's memory, from where a batch is copied at a time."
-    if device.type != "cuda": return tuple(t.to(device) for t in data)
+    if device.type != "cuda":
+        return tuple(t.to(device) for t in data)
     size = sum(t.numel() * t.element_size() for t in data)
-    if size < share * torch.cuda.mem_get_info(device)[0]: return tuple(t.to(device) for t in data)
+    if size < share * torch.cuda.mem_get_info(device)[0]:
+        return tuple(t.to(device) for t in data)
     return tuple(t.cpu().pin_memory() for t in data)
 
 # %% ../../nbs/train/loop.ipynb #c017
 @dataclass
 class History:
     "What happened in a training: one row (a dict) per epoch, and why it ended."
+
     rows: list = field(default_factory=list)
     stopped: str = ""  # "epochs", "early", or empty while it runs
 
-    def __len__(self): return len(self.rows)
+    def __len__(self):
+        return len(self.rows)
 
-    def __getitem__(self, column): # name → list over epochs
+    def __getitem__(self, column):  # name → list over epochs
         return [row.get(column, math.nan) for row in self.rows]
 
-    def to_csv(self, path): # file to write, all or nothing
+    def to_csv(self, path):  # file to write, all or nothing
         "Write the rows with every column that occurs."
         names = list(dict.fromkeys(k for row in self.rows for k in row))
         with atomic_path(path) as temporary, open(temporary, "w", newline="") as file:
             writer = csv.DictWriter(file, names)
-            writer.writeheader(); writer.writerows(self.rows)
+            writer.writeheader()
+            writer.writerows(self.rows)
 
     @classmethod
-    def from_csv(cls, path): # file written by `to_csv`
+    def from_csv(cls, path):  # file written by `to_csv`
         with open(path, newline="") as file:
-            return cls([{k: (int(v) if k == "epoch" else float(v)) for k, v in row.items() if v} for row in csv.DictReader(file)])
+            return cls(
+                [
+                    {k: (int(v) if k == "epoch" else float(v)) for k, v in row.items() if v}
+                    for row in csv.DictReader(file)
+                ]
+            )
 
 # %% ../../nbs/train/loop.ipynb #c019
 def make_accelerator(
-    device="auto",    # "auto", "cpu", "cuda", "mps"
-    precision="auto", # "auto", "no" (float32), "bf16", "fp16"; auto is bf16 on a GPU that has it
-    safe=True,        # may auto choose reduced precision for this model?
+    device="auto",  # "auto", "cpu", "cuda", "mps"
+    precision="auto",  # "auto", "no" (float32), "bf16", "fp16"; auto is bf16 on a GPU that has it
+    safe=True,  # may auto choose reduced precision for this model?
 ):
     "An `accelerate.Accelerator`. Raises `ValueError` for a device that is not there or an unknown precision."
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
-    have = {"auto": True, "cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if not have.get(device): raise ValueError(f"device {device!r} is not available here; choose from {[d for d, ok in have.items() if ok]}.")
-    if precision not in ("auto", "no", "bf16", "fp16"): raise ValueError(f"precision {precision!r}; expected auto, no, bf16 or fp16.")
+
+    have = {
+        "auto": True,
+        "cpu": True,
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+    }
+    if not have.get(device):
+        raise ValueError(
+            f"device {device!r} is not available here; choose from {[d for d, ok in have.items() if ok]}."
+        )
+    if precision not in ("auto", "no", "bf16", "fp16"):
+        raise ValueError(f"precision {precision!r}; expected auto, no, bf16 or fp16.")
     if precision == "auto":
         gpu = device in ("auto", "cuda") and torch.cuda.is_available()
         precision = "bf16" if gpu and safe and torch.cuda.is_bf16_supported() else "no"
-    if int(os.environ.get("WORLD_SIZE", 1)) == 1: AcceleratorState._reset_state(reset_partial_state=True)
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
+        AcceleratorState._reset_state(reset_partial_state=True)
     return Accelerator(cpu=device == "cpu", mixed_precision=precision)
 
 # %% ../../nbs/train/loop.ipynb #c021
 OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
 
+# %% ../../nbs/train/loop.ipynb #c021s1
 @dataclass
 class Trainer:
     "The settings of a training; `fit` runs it. Raises `ValueError` for settings that cannot work."
-    epochs: int = 20            # passes over the data
-    batch_size: int = 256       # rows per optimiser step, over all processes
-    lr: float = 1e-3            # learning rate
-    optimizer: str = "adam"     # "adam", "adamw", "sgd"
+
+    epochs: int = 20  # passes over the data
+    batch_size: int = 256  # rows per optimiser step, over all processes
+    lr: float = 1e-3  # learning rate
+    optimizer: str = "adam"  # "adam", "adamw", "sgd"
     options: dict = field(default_factory=dict)  # for the optimiser, such as weight_decay, betas
-    schedule: object = "none"   # epoch → factor on the learning rate, or a name in `train.schedules`
-    clip: float | None = None   # largest norm of the gradient
-    patience: int | None = None # epochs without improvement before giving up
-    min_delta: float = 0.       # what counts as an improvement
-    best_from: int = 0          # first epoch that may be the best
-    folder: object = None       # where checkpoints and history go; nowhere by default
-    resume: bool = True         # go on from `folder/last.safetensors` if it is there
-    device: str = "auto"        # "auto", "cpu", "cuda", "mps"
-    precision: str = "auto"     # "auto", "no", "bf16", "fp16"
-    safe: bool = True           # may "auto" reduce the precision?
-    compile: bool = False       # fuse the model's arithmetic with torch.compile: a minute's wait, then faster steps on a GPU
-    seed: int = 0               # order of the batches and noise of the model
-    progress: bool = True       # show a progress bar
-    tensorboard: bool = False   # also write TensorBoard events into `folder`
-    identity: dict = field(default_factory=dict) # what else must agree when a folder is resumed (model, data)
+    schedule: object = "none"  # epoch → factor on the learning rate, or a name in `train.schedules`
+    clip: float | None = None  # largest norm of the gradient
+    patience: int | None = None  # epochs without improvement before giving up
+    min_delta: float = 0.0  # what counts as an improvement
+    best_from: int = 0  # first epoch that may be the best
+    folder: object = None  # where checkpoints and history go; nowhere by default
+    resume: bool = True  # go on from `folder/last.safetensors` if it is there
+    device: str = "auto"  # "auto", "cpu", "cuda", "mps"
+    precision: str = "auto"  # "auto", "no", "bf16", "fp16"
+    safe: bool = True  # may "auto" reduce the precision?
+    compile: bool = False  # fuse the model's arithmetic with torch.compile: a minute's wait, then faster steps on a GPU
+    seed: int = 0  # order of the batches and noise of the model
+    progress: bool = True  # show a progress bar
+    tensorboard: bool = False  # also write TensorBoard events into `folder`
+    identity: dict = field(
+        default_factory=dict
+    )  # what else must agree when a folder is resumed (model, data)
 
     def __post_init__(self):
-        if self.epochs < 1 or self.batch_size < 1: raise ValueError(f"epochs and batch_size must be at least 1; got {self.epochs} and {self.batch_size}.")
-        if self.optimizer not in OPTIMIZERS: raise ValueError(f"optimizer {self.optimizer!r}; known: {sorted(OPTIMIZERS)}.")
-        if self.tensorboard and not self.folder: raise ValueError("tensorboard=True needs a folder to write to.")
+        if self.epochs < 1 or self.batch_size < 1:
+            raise ValueError(
+                f"epochs and batch_size must be at least 1; got {self.epochs} and {self.batch_size}."
+            )
+        if self.optimizer not in OPTIMIZERS:
+            raise ValueError(f"optimizer {self.optimizer!r}; known: {sorted(OPTIMIZERS)}.")
+        if self.tensorboard and not self.folder:
+            raise ValueError("tensorboard=True needs a folder to write to.")
         self.rate = schedule(self.schedule)
         self.folder = Path(self.folder) if self.folder else None
 
 # %% ../../nbs/train/loop.ipynb #c023
 class _Means:
     "Weighted means of the terms of many batches, kept on the device until asked."
-    def __init__(self): self.totals, self.seen = {}, 0
+
+    def __init__(self):
+        self.totals, self.seen = {}, 0
 
     def add(self, terms, n):
         self.seen += n
-        for k, v in terms.items(): self.totals[k] = self.totals.get(k, 0) + n * v.detach()
+        for k, v in terms.items():
+            self.totals[k] = self.totals.get(k, 0) + n * v.detach()
 
-    def row(self, prefix): return {prefix + k: (v / max(self.seen, 1)).item() for k, v in self.totals.items()}
+    def row(self, prefix):
+        return {prefix + k: (v / max(self.seen, 1)).item() for k, v in self.totals.items()}
 
 # %% ../../nbs/train/loop.ipynb #c024
 @patch
-def train_epoch(self:Trainer, model, optimizer, accelerator, data, epoch, bar):
+def train_epoch(self: Trainer, model, optimizer, accelerator, data, epoch, bar):
     "One pass over shuffled data; the mean of every term."
     model.train()
     means, step, world = _Means(), Step(epoch, self.epochs), accelerator.num_processes
     order = shuffled(len(data[0]), self.seed, epoch)
     backward, clip = torch.Tensor.backward, torch.nn.utils.clip_grad_norm_
-    if accelerator.scaler: backward, clip = accelerator.backward, accelerator.clip_grad_norm_  # where nothing is scaled, the plain ones
+    if accelerator.scaler:
+        backward, clip = (
+            accelerator.backward,
+            accelerator.clip_grad_norm_,
+        )  # where nothing is scaled, the plain ones
     weights = list(model.parameters())
-    for batch in batches(data, self.batch_size, order, accelerator.process_index, world, accelerator.device):
+    for batch in batches(
+        data, self.batch_size, order, accelerator.process_index, world, accelerator.device
+    ):
         terms = model(*batch, step=step)
         optimizer.zero_grad(set_to_none=True)
         backward(terms["loss"])
-        if self.clip: clip(weights, self.clip)
+        if self.clip:
+            clip(weights, self.clip)
         optimizer.step()
         means.add(terms, len(batch[0]))
         bar.update(len(batch[0]) * world)
     return means.row("train_")
 
+
 @patch
-def validate(self:Trainer, model, accelerator, data, epoch):
+def validate(self: Trainer, model, accelerator, data, epoch):
     "The mean of every term over held-out data, in evaluation mode, which is undone afterwards."
     was, means = model.training, _Means()
     model.eval()
@@ -187,117 +239,160 @@ def validate(self:Trainer, model, accelerator, data, epoch):
 
 # %% ../../nbs/train/loop.ipynb #c026
 @patch
-def settings(self:Trainer, rows):
+def settings(self: Trainer, rows):
     "What must agree for a resumed training to be the same training."
     names = "batch_size", "lr", "optimizer", "options", "clip", "best_from", "seed"
     plain = {"rows": rows, **{k: getattr(self, k) for k in names}, **self.identity}
     return json.loads(json.dumps(plain))  # as it will come back from the file
 
+
 @patch
-def restore(self:Trainer, model, optimizer, rows):
+def restore(self: Trainer, model, optimizer, rows):
     "History and best value of the run in the folder, its state filled in; a new run when there is none."
     last = self.folder and self.folder / "last.safetensors"
-    if not (self.resume and last and last.exists()): return History(), math.inf, -1
+    if not (self.resume and last and last.exists()):
+        return History(), math.inf, -1
     there = read_checkpoint(last)[1]["info"]["settings"]
     here = self.settings(rows)
     differ = {k: (there.get(k), here.get(k)) for k in here | there if there.get(k) != here.get(k)}
-    if differ: raise ValueError(f"{self.folder} holds a training with other settings, (there, here): {differ}. Use another folder, or resume=False to start over.")
+    if differ:
+        raise ValueError(
+            f"{self.folder} holds a training with other settings, (there, here): {differ}. Use another folder, or resume=False to start over."
+        )
     info = load_checkpoint(last, model, optimizer)
     return History(info["rows"]), *info["best"]
 
 # %% ../../nbs/train/loop.ipynb #c027
 @patch
-def store(self:Trainer, model, optimizer, history, best, improved):
+def store(self: Trainer, model, optimizer, history, best, improved):
     "Write the state of the run; kept in memory when there is no folder."
-    if improved: self.best_weights = {k: v.detach().clone() for k, v in model.state_dict().items()}
-    if self.folder is None: return
+    if improved:
+        self.best_weights = {k: v.detach().clone() for k, v in model.state_dict().items()}
+    if self.folder is None:
+        return
     info = {"rows": history.rows, "best": best, "settings": self.settings(self.rows)}
-    if improved: save_checkpoint(self.folder / "best.safetensors", model, info=info)
+    if improved:
+        save_checkpoint(self.folder / "best.safetensors", model, info=info)
     save_checkpoint(self.folder / "last.safetensors", model, optimizer, info)
     history.to_csv(self.folder / "history.csv")
 
+
 @patch
-def restore_best(self:Trainer, model):
+def restore_best(self: Trainer, model):
     "Leave the weights of the best epoch in the model."
-    if self.best_weights is not None: model.load_state_dict(self.best_weights)
-    elif self.folder and (self.folder / "best.safetensors").exists(): load_checkpoint(self.folder / "best.safetensors", model, random=False)
+    if self.best_weights is not None:
+        model.load_state_dict(self.best_weights)
+    elif self.folder and (self.folder / "best.safetensors").exists():
+        load_checkpoint(self.folder / "best.safetensors", model, random=False)
 
 # %% ../../nbs/train/loop.ipynb #c029
 def _refuse_nan(row, folder):
     bad = sorted(k for k, v in row.items() if k.startswith("train_") and not math.isfinite(v))
-    if bad: raise FloatingPointError(f"Training diverged in epoch {row['epoch']}: {', '.join(bad)} not finite. "
-        + (f"The last good state is in {folder}. " if folder else "") + "Lower the learning rate, or clip the gradients.")
+    if bad:
+        raise FloatingPointError(
+            f"Training diverged in epoch {row['epoch']}: {', '.join(bad)} not finite. "
+            + (f"The last good state is in {folder}. " if folder else "")
+            + "Lower the learning rate, or clip the gradients."
+        )
+
 
 def _writer(folder):
-    try: from torch.utils.tensorboard import SummaryWriter
-    except ImportError as e: raise ImportError("tensorboard=True needs the package: pip install 'jet_anomaly[tensorboard]'") from e
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as e:
+        raise ImportError(
+            "tensorboard=True needs the package: pip install 'jet_anomaly[tensorboard]'"
+        ) from e
     return SummaryWriter(folder / "tensorboard")
 
 # %% ../../nbs/train/loop.ipynb #c030
 @patch
-def run(self:Trainer, model, optimizer, accelerator, data, validation):
+def run(self: Trainer, model, optimizer, accelerator, data, validation):
     "The epochs, from wherever the folder stands."
     history, value, at = self.restore(model, optimizer, len(data[0]))
     model.to(accelerator.device)
-    if self.compile: model.compile()  # in place: the names of the weights stay
+    if self.compile:
+        model.compile()  # in place: the names of the weights stay
     prepared = accelerator.prepare(model)
-    if accelerator.scaler: optimizer = accelerator.prepare(optimizer)  # its wrapper serves scaled gradients, and costs more than a small network's own step
+    if accelerator.scaler:
+        optimizer = accelerator.prepare(
+            optimizer
+        )  # its wrapper serves scaled gradients, and costs more than a small network's own step
     data, validation = (resident(d, accelerator.device) for d in (data, validation))
     writer = _writer(self.folder) if self.tensorboard and accelerator.is_main_process else None
-    bar = tqdm(total=self.epochs * len(data[0]), initial=len(history) * len(data[0]), unit="jet", unit_scale=True,
-               disable=not (self.progress and accelerator.is_main_process))
+    bar = tqdm(
+        total=self.epochs * len(data[0]),
+        initial=len(history) * len(data[0]),
+        unit="jet",
+        unit_scale=True,
+        disable=not (self.progress and accelerator.is_main_process),
+    )
     for epoch in range(len(history), self.epochs):
-        if self._patience_is_over(epoch, at): history.stopped = "early"; break
+        if self._patience_is_over(epoch, at):
+            history.stopped = "early"
+            break
         row, began = {"epoch": epoch, "lr": self.lr * self.rate(epoch)}, time.perf_counter()
-        for group in optimizer.param_groups: group["lr"] = row["lr"]
+        for group in optimizer.param_groups:
+            group["lr"] = row["lr"]
         row |= self.train_epoch(prepared, optimizer, accelerator, data, epoch, bar)
         row["jets_per_second"] = len(data[0]) / (time.perf_counter() - began)
-        if validation: row |= self.validate(prepared, accelerator, validation, epoch)
+        if validation:
+            row |= self.validate(prepared, accelerator, validation, epoch)
         _refuse_nan(row, self.folder)
         row |= _diagnosis(model, validation or data, accelerator.device)
         history.rows.append(row)
         judged = row["valid_loss" if validation else "train_loss"]
         improved = epoch >= self.best_from and judged < value - self.min_delta
-        if improved: value, at = judged, epoch
-        if accelerator.is_main_process: self.store(model, optimizer, history, [value, at], improved)
+        if improved:
+            value, at = judged, epoch
+        if accelerator.is_main_process:
+            self.store(model, optimizer, history, [value, at], improved)
         bar.set_postfix({k: f"{v:.4g}" for k, v in row.items() if k.endswith("_loss")})
-        if writer: [writer.add_scalar(k, v, epoch) for k, v in row.items()]
+        if writer:
+            [writer.add_scalar(k, v, epoch) for k, v in row.items()]
     bar.close()
-    if writer: writer.close()
+    if writer:
+        writer.close()
     accelerator.unwrap_model(prepared, keep_fp32_wrapper=False)
     history.stopped = history.stopped or "epochs"
     return history
 
 # %% ../../nbs/train/loop.ipynb #c030s0
 @patch
-def _patience_is_over(self:Trainer, epoch, at):
+def _patience_is_over(self: Trainer, epoch, at):
     return self.patience is not None and at >= 0 and epoch - at > self.patience
 
+
 def _diagnosis(model, data, device, rows=5000):
-    if not hasattr(model, "diagnose"): return {}
+    if not hasattr(model, "diagnose"):
+        return {}
     was, data = model.training, getattr(model, "own", tuple)(data)
     model.eval()
-    with torch.no_grad(): out = model.diagnose(*(t[:rows].to(device) for t in data))
+    with torch.no_grad():
+        out = model.diagnose(*(t[:rows].to(device) for t in data))
     model.train(was)
     return {k: float(v) for k, v in out.items()}
 
 # %% ../../nbs/train/loop.ipynb #c031
 @patch
 def fit(
-    self:Trainer,
-    model,           # `nn.Module`; forward(*batch, step=Step) → dict of scalars with "loss"
-    data,            # tuple of tensors with the same first dimension
-    validation=(),   # tuple of tensors, held out; without it the training loss decides
+    self: Trainer,
+    model,  # `nn.Module`; forward(*batch, step=Step) → dict of scalars with "loss"
+    data,  # tuple of tensors with the same first dimension
+    validation=(),  # tuple of tensors, held out; without it the training loss decides
 ) -> History:
     """Train the model in place; the weights of the best epoch are left in it.
 
     Killed and called again with the same folder and settings, it goes on where it was; on a CPU to the same bits.
     Raises `ValueError` for no rows or settings that do not fit the folder, `FloatingPointError` when the loss is not finite.
     """
-    if not data or not len(data[0]): raise ValueError("No rows to train on.")
+    if not data or not len(data[0]):
+        raise ValueError("No rows to train on.")
     accelerator = make_accelerator(self.device, self.precision, self.safe)
     self.rows, self.best_weights = len(data[0]), None
-    with torch.random.fork_rng([accelerator.device] if accelerator.device.type == "cuda" else []):  # the caller's random numbers are not ours to use up
+    with torch.random.fork_rng(
+        [accelerator.device] if accelerator.device.type == "cuda" else []
+    ):  # the caller's random numbers are not ours to use up
         torch.manual_seed(self.seed + accelerator.process_index)
         parameters = [p for p in model.to(accelerator.device).parameters() if p.requires_grad]
         optimizer = OPTIMIZERS[self.optimizer](parameters, lr=self.lr, fused=True, **self.options)

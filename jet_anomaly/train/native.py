@@ -8,7 +8,7 @@ __all__ = ['LANES', 'LANE_C', 'PRODUCT_C', 'WEIGHTS', 'RECORD', 'FORWARD_C', 'BA
 
 # %% ../../nbs/train/native.ipynb #c003
 import ctypes
-from functools import lru_cache
+from functools import cache
 
 import torch
 from fastcore.basics import patch
@@ -78,18 +78,68 @@ static void outer(int n, int O, int I, const v *d, const v *x, v *W, v *b) {  /*
 """
 
 # %% ../../nbs/train/native.ipynb #c014
-WEIGHTS = dict(W1="H*X", B1="H", W2="H*H", B2="H", GX="3*H*H", GZ="3*H*H", GH="3*H*H", EX="H*H", EH="H*H", E2="H*H", E2B="H", S="2*Z*H", SB="2*Z", F="H*Z", FB="H",
-               Q1="H*H", Q1B="H", Q2="2*Z*H", Q2B="2*Z", DZ="H*H", DH="H*H", D2="H*H", D2B="H", O="X*H", OB="X")
-RECORD = dict(x="X", a="H", b="H", g="3*H", e="H", k="H", f="H", m="Z", s="Z", l="Z", z="H", h="H", q="H", p="Z", t="Z", d="H", c="H", o="X", n="Z")
+WEIGHTS = dict(
+    W1="H*X",
+    B1="H",
+    W2="H*H",
+    B2="H",
+    GX="3*H*H",
+    GZ="3*H*H",
+    GH="3*H*H",
+    EX="H*H",
+    EH="H*H",
+    E2="H*H",
+    E2B="H",
+    S="2*Z*H",
+    SB="2*Z",
+    F="H*Z",
+    FB="H",
+    Q1="H*H",
+    Q1B="H",
+    Q2="2*Z*H",
+    Q2B="2*Z",
+    DZ="H*H",
+    DH="H*H",
+    D2="H*H",
+    D2B="H",
+    O="X*H",
+    OB="X",
+)
+
+# %% ../../nbs/train/native.ipynb #c014s1
+RECORD = dict(
+    x="X",
+    a="H",
+    b="H",
+    g="3*H",
+    e="H",
+    k="H",
+    f="H",
+    m="Z",
+    s="Z",
+    l="Z",
+    z="H",
+    h="H",
+    q="H",
+    p="Z",
+    t="Z",
+    d="H",
+    c="H",
+    o="X",
+    n="Z",
+)
+
 
 def offsets(
-    lengths, # name → C expression
+    lengths,  # name → C expression
     prefix,  # of the names
-    total,   # name of the sum
+    total,  # name of the sum
 ):
     "C constants for where each part of a list begins."
     lines, at = [], "0"
-    for k, n in lengths.items(): lines.append(f"{prefix}{k} = {at}"); at = f"{prefix}{k} + {n}"
+    for k, n in lengths.items():
+        lines.append(f"{prefix}{k} = {at}")
+        at = f"{prefix}{k} + {n}"
     return f"enum {{ {', '.join(lines)}, {total} = {at} }};\n"
 
 # %% ../../nbs/train/native.ipynb #c017
@@ -192,45 +242,64 @@ void backward(int T, int first, int last, const int *jets, const int *lengths, c
 """
 
 # %% ../../nbs/train/native.ipynb #c022
-@lru_cache(maxsize=None)
+@cache
 def vrnn_library(
-    inputs, # numbers per step
-    hidden, # width
-    latent, # numbers drawn per step
+    inputs,  # numbers per step
+    hidden,  # width
+    latent,  # numbers drawn per step
 ) -> ctypes.CDLL | None:
     "The kernel for these sizes; none where it cannot be compiled."
-    source = LANE_C + offsets(RECORD, "r_", "R") + offsets(WEIGHTS, "w_", "NW") + PRODUCT_C + FORWARD_C + BACKWARD_C + GRADIENT_C
+    source = (
+        LANE_C
+        + offsets(RECORD, "r_", "R")
+        + offsets(WEIGHTS, "w_", "NW")
+        + PRODUCT_C
+        + FORWARD_C
+        + BACKWARD_C
+        + GRADIENT_C
+    )
     return compile_c(source, (("X", inputs), ("H", hidden), ("Z", latent)))
 
 # %% ../../nbs/train/native.ipynb #c024
 def _aligned(n):
     "n floats at an address that is a multiple of 64."
     a = torch.empty(n + LANES)
-    return a[(-(a.data_ptr() // 4)) % LANES:][:n]
+    return a[(-(a.data_ptr() // 4)) % LANES :][:n]
+
 
 _SPARE = []  # records to use again: fresh memory has to be mapped page by page, which costs as much as a layer
 
+
 def _take(n):
     for i, t in enumerate(_SPARE):
-        if len(t) >= n: return _SPARE.pop(i)
+        if len(t) >= n:
+            return _SPARE.pop(i)
     return _aligned(n)
 
+
 def _give(t):
-    if len(_SPARE) < 4: _SPARE.append(t)
+    if len(_SPARE) < 4:
+        _SPARE.append(t)
+
 
 def in_lanes(
-    lengths, # (jets,) int
-): # two (blocks × LANES,) int32: the jets, −1 in empty lanes, and their lengths
+    lengths,  # (jets,) int
+):  # two (blocks × LANES,) int32: the jets, −1 in empty lanes, and their lengths
     "Jets in blocks of lanes, the longest first."
     length, order = lengths.int().sort(descending=True, stable=True)
     spare = -len(order) % LANES
-    return torch.nn.functional.pad(order.int(), (0, spare), value=-1), torch.nn.functional.pad(length, (0, spare))
+    return torch.nn.functional.pad(order.int(), (0, spare), value=-1), torch.nn.functional.pad(
+        length, (0, spare)
+    )
+
 
 def _spread(call, blocks):
     "Run call(first, last) over all blocks, four or more to a thread; C code runs outside Python's lock."
     in_threads(call, blocks, torch.get_num_threads(), 4)
 
-def _at(t): return ctypes.c_void_p(t.data_ptr())
+
+def _at(t):
+    return ctypes.c_void_p(t.data_ptr())
 
 # %% ../../nbs/train/native.ipynb #c025
 class _Errors(torch.autograd.Function):
@@ -239,9 +308,21 @@ class _Errors(torch.autograd.Function):
         n, T, _ = x.shape
         jets, lengths = in_lanes(lengths)
         blocks = len(jets) // LANES
-        record, kl, error = _take(blocks * T * library.sizes(1)), x.new_zeros(n, T), x.new_zeros(n, T)
+        record, kl, error = (
+            _take(blocks * T * library.sizes(1)),
+            x.new_zeros(n, T),
+            x.new_zeros(n, T),
+        )
         x, noise, context, weights = (t.contiguous() for t in (x, noise, context, weights))
-        def call(first, last): library.forward(T, first, last, *map(_at, (jets, lengths, weights, x, noise, context, record, kl, error)))
+
+        def call(first, last):
+            library.forward(
+                T,
+                first,
+                last,
+                *map(_at, (jets, lengths, weights, x, noise, context, record, kl, error)),
+            )
+
         _spread(call, blocks)
         ctx.kernel, ctx.record = library, record
         ctx.save_for_backward(jets, lengths, context, weights)
@@ -251,36 +332,88 @@ class _Errors(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx, to_kl, to_error):
         (jets, lengths, context, weights), T = ctx.saved_tensors, to_kl.shape[1]
-        to_kl, to_error, to_context, parts = to_kl.contiguous(), to_error.contiguous(), torch.empty_like(context), {}
-        if ctx.record is None: raise RuntimeError("The record of this forward pass is used up: call errors again before a second backward pass.")
+        to_kl, to_error, to_context, parts = (
+            to_kl.contiguous(),
+            to_error.contiguous(),
+            torch.empty_like(context),
+            {},
+        )
+        if ctx.record is None:
+            raise RuntimeError(
+                "The record of this forward pass is used up: call errors again before a second backward pass."
+            )
+
         def call(first, last):
-            work, parts[first] = _aligned(T * ctx.kernel.sizes(1)), _aligned(LANES * len(weights)).zero_()
-            ctx.kernel.backward(T, first, last, *map(_at, (jets, lengths, weights, to_kl, to_error, ctx.record, work, parts[first], to_context)))
+            work, parts[first] = (
+                _aligned(T * ctx.kernel.sizes(1)),
+                _aligned(LANES * len(weights)).zero_(),
+            )
+            ctx.kernel.backward(
+                T,
+                first,
+                last,
+                *map(
+                    _at,
+                    (
+                        jets,
+                        lengths,
+                        weights,
+                        to_kl,
+                        to_error,
+                        ctx.record,
+                        work,
+                        parts[first],
+                        to_context,
+                    ),
+                ),
+            )
+
         _spread(call, len(jets) // LANES)
-        _give(ctx.record); ctx.record = None
-        return None, None, None, to_context, None, sum(parts[first].view(-1, LANES).sum(1) for first in sorted(parts))
+        _give(ctx.record)
+        ctx.record = None
+        return (
+            None,
+            None,
+            None,
+            to_context,
+            None,
+            sum(parts[first].view(-1, LANES).sum(1) for first in sorted(parts)),
+        )
 
 # %% ../../nbs/train/native.ipynb #c027
-RecurrentVAE.stepwise = RecurrentVAE.errors  # the loop, for where there is no kernel and to check against
+RecurrentVAE.stepwise = (
+    RecurrentVAE.errors
+)  # the loop, for where there is no kernel and to check against
+
 
 @patch
-def native(self:RecurrentVAE): # a library, or None
+def native(self: RecurrentVAE):  # a library, or None
     "The kernel, where this network can use it: in single precision on a CPU, with one recurrent layer, not so wide that the library's matrices are better."
-    fits = self.layers == 1 and self.hidden <= 64 and self.flat.device.type == "cpu" and self.flat.dtype == torch.float32
+    fits = (
+        self.layers == 1
+        and self.hidden <= 64
+        and self.flat.device.type == "cpu"
+        and self.flat.dtype == torch.float32
+    )
     return vrnn_library(self.inputs, self.hidden, self.latent) if fits else None
 
+
 @patch
-def errors(self:RecurrentVAE,
-    x,            # (sequences, steps, inputs)
-    noise=None,   # (sequences, steps, latent); None for the posterior's mean
-    context=None, # (sequences, variables)
-    lengths=None, # (sequences,) how many steps count; all by default
-): # KL divergence and mean squared error, each (sequences, steps)
+def errors(
+    self: RecurrentVAE,
+    x,  # (sequences, steps, inputs)
+    noise=None,  # (sequences, steps, latent); None for the posterior's mean
+    context=None,  # (sequences, variables)
+    lengths=None,  # (sequences,) how many steps count; all by default
+):  # KL divergence and mean squared error, each (sequences, steps)
     "The two errors of every step; zero beyond a sequence's length."
     library = self.native() if x.dtype == torch.float32 and not x.requires_grad else None
-    if library is None: return self.stepwise(x, noise, context, lengths)
+    if library is None:
+        return self.stepwise(x, noise, context, lengths)
     n, T, _ = x.shape
-    if noise is None: noise = x.new_zeros(n, T, self.latent)
-    if lengths is None: lengths = torch.full((n,), T)
+    if noise is None:
+        noise = x.new_zeros(n, T, self.latent)
+    if lengths is None:
+        lengths = torch.full((n,), T)
     shared = context_terms(self.weights(*CONTEXT), self.hidden, context).expand(n, -1)
-    return _Errors.apply(library, x, noise, shared, lengths, self.flat[:library.sizes(0)])
+    return _Errors.apply(library, x, noise, shared, lengths, self.flat[: library.sizes(0)])

@@ -16,153 +16,270 @@ from torch.nn.functional import linear, relu, softplus
 
 # %% ../../nbs/train/recurrence.ipynb #c008
 def normal_kl(
-    mean,       # (…, latent)
-    std,        # (…, latent)
-    other_mean, # (…, latent)
+    mean,  # (…, latent)
+    std,  # (…, latent)
+    other_mean,  # (…, latent)
     other_std,  # (…, latent)
-): # (…,)
+):  # (…,)
     "KL divergence from N(mean, std) to N(other_mean, other_std), in nats, summed over the last axis."
     ratio = std / other_std
-    return ((ratio.square() + ((mean - other_mean) / other_std).square() - 1) / 2 - ratio.log()).sum(-1)
+    return (
+        (ratio.square() + ((mean - other_mean) / other_std).square() - 1) / 2 - ratio.log()
+    ).sum(-1)
+
 
 class Steps(NamedTuple):
     "What a VRNN says at every step; each (sequences, steps, …)."
-    mean: torch.Tensor       # of the posterior, (…, latent)
+
+    mean: torch.Tensor  # of the posterior, (…, latent)
     std: torch.Tensor
     prior_mean: torch.Tensor
     prior_std: torch.Tensor
-    output: torch.Tensor     # the step as decoded, (…, inputs)
-    hidden: torch.Tensor     # state before the step, (…, hidden)
+    output: torch.Tensor  # the step as decoded, (…, inputs)
+    hidden: torch.Tensor  # state before the step, (…, hidden)
 
 # %% ../../nbs/train/recurrence.ipynb #c011
 def vrnn_shapes(
-    inputs=3,   # numbers per step
+    inputs=3,  # numbers per step
     hidden=16,  # width of the state and of all layers
-    latent=2,   # numbers drawn per step
-    layers=1,   # of the recurrence
-    context=(), # (number of context variables, those of "encoder", "decoder", "recurrence" that see them)
-): # name → (shape, how many inputs the layer has)
+    latent=2,  # numbers drawn per step
+    layers=1,  # of the recurrence
+    context=(),  # (number of context variables, those of "encoder", "decoder", "recurrence" that see them)
+):  # name → (shape, how many inputs the layer has)
     "Every weight of a VRNN, in the order in which they are kept."
     x, h, z = inputs, hidden, latent
     c, sees = context or (0, ())
-    def wide(part): return 2 * h + c * (part in sees)
-    layer = {"x1": (h, x, x), "x2": (h, h, h), "encode": (h, h, h), "posterior": (2 * z, h, h), "z": (h, z, z),
-             "prior1": (h, h, h), "prior2": (2 * z, h, h), "decode": (h, h, h), "output": (x, h, h)}
-    def dense(name): return {name: (layer[name][:2], layer[name][2]), f"{name}_bias": (layer[name][:1], layer[name][2])}
-    def split(prefix, rows, *fan): return {f"{prefix}_{k}": ((rows, h), f) for k, f in zip("xh" if prefix == "encode" else "zh", fan)}
-    out = dense("x1") | dense("x2") | {f"gru_{k}": ((3 * h, h), h) for k in "xzh"} | split("encode", h, *[wide("encoder")] * 2)
-    out |= dense("encode") | dense("posterior") | dense("z") | dense("prior1") | dense("prior2") | split("decode", h, *[wide("decoder")] * 2)
-    out |= dense("decode") | dense("output") | {"encode_first_bias": ((h,), wide("encoder")), "decode_first_bias": ((h,), wide("decoder"))}
-    for part, name, rows, fan in ("recurrence", "gru_c", 3 * h, h), ("encoder", "encode_c", h, 2 * h + c), ("decoder", "decode_c", h, 2 * h + c):
-        if c and part in sees: out[name] = (rows, c), fan
+
+    def wide(part):
+        return 2 * h + c * (part in sees)
+
+    layer = {
+        "x1": (h, x, x),
+        "x2": (h, h, h),
+        "encode": (h, h, h),
+        "posterior": (2 * z, h, h),
+        "z": (h, z, z),
+        "prior1": (h, h, h),
+        "prior2": (2 * z, h, h),
+        "decode": (h, h, h),
+        "output": (x, h, h),
+    }
+
+    def dense(name):
+        return {
+            name: (layer[name][:2], layer[name][2]),
+            f"{name}_bias": (layer[name][:1], layer[name][2]),
+        }
+
+    def split(prefix, rows, *fan):
+        return {
+            f"{prefix}_{k}": ((rows, h), f)
+            for k, f in zip("xh" if prefix == "encode" else "zh", fan)
+        }
+
+    out = (
+        dense("x1")
+        | dense("x2")
+        | {f"gru_{k}": ((3 * h, h), h) for k in "xzh"}
+        | split("encode", h, *[wide("encoder")] * 2)
+    )
+    out |= (
+        dense("encode")
+        | dense("posterior")
+        | dense("z")
+        | dense("prior1")
+        | dense("prior2")
+        | split("decode", h, *[wide("decoder")] * 2)
+    )
+    out |= (
+        dense("decode")
+        | dense("output")
+        | {
+            "encode_first_bias": ((h,), wide("encoder")),
+            "decode_first_bias": ((h,), wide("decoder")),
+        }
+    )
+    for part, name, rows, fan in (
+        ("recurrence", "gru_c", 3 * h, h),
+        ("encoder", "encode_c", h, 2 * h + c),
+        ("decoder", "decode_c", h, 2 * h + c),
+    ):
+        if c and part in sees:
+            out[name] = (rows, c), fan
     return out | {f"gru{l}_{k}": ((3 * h, h), h) for l in range(1, layers) for k in "xh"}
 
 # %% ../../nbs/train/recurrence.ipynb #c013
 class RecurrentVAE(nn.Module):
     "A variational recurrent network (arXiv:1506.02216, as used in arXiv:2105.09274)."
-    def __init__(self,
-        inputs=3,   # numbers per step
+
+    def __init__(
+        self,
+        inputs=3,  # numbers per step
         hidden=16,  # width of the state and of all layers
-        latent=2,   # numbers drawn per step
-        layers=1,   # of the recurrence
+        latent=2,  # numbers drawn per step
+        layers=1,  # of the recurrence
         context=0,  # context variables per sequence
-        condition=("encoder", "decoder", "recurrence"), # what sees them
+        condition=("encoder", "decoder", "recurrence"),  # what sees them
     ):
         super().__init__()
-        if min(inputs, hidden, latent, layers) < 1: raise ValueError(f"inputs={inputs}, hidden={hidden}, latent={latent}, layers={layers}: each must be at least 1.")
-        if unknown := set(condition) - {"encoder", "decoder", "recurrence"}: raise ValueError(f"condition: unknown parts {sorted(unknown)}; known are encoder, decoder, recurrence.")
-        self.inputs, self.hidden, self.latent, self.layers, self.context = inputs, hidden, latent, layers, context
+        if min(inputs, hidden, latent, layers) < 1:
+            raise ValueError(
+                f"inputs={inputs}, hidden={hidden}, latent={latent}, layers={layers}: each must be at least 1."
+            )
+        if unknown := set(condition) - {"encoder", "decoder", "recurrence"}:
+            raise ValueError(
+                f"condition: unknown parts {sorted(unknown)}; known are encoder, decoder, recurrence."
+            )
+        self.inputs, self.hidden, self.latent, self.layers, self.context = (
+            inputs,
+            hidden,
+            latent,
+            layers,
+            context,
+        )
         self.shapes = vrnn_shapes(inputs, hidden, latent, layers, (context, tuple(condition)))
-        bounds = [torch.full((math.prod(s),), fan**-.5) for s, fan in self.shapes.values()]
-        self.flat = nn.Parameter(torch.cat(bounds) * (2 * torch.rand(sum(map(len, bounds))) - 1))  # uniform, as PyTorch's own layers
-        self.ends = dict(zip(self.shapes, torch.tensor([math.prod(s) for s, _ in self.shapes.values()]).cumsum(0).tolist()))
+        bounds = [torch.full((math.prod(s),), fan**-0.5) for s, fan in self.shapes.values()]
+        self.flat = nn.Parameter(
+            torch.cat(bounds) * (2 * torch.rand(sum(map(len, bounds))) - 1)
+        )  # uniform, as PyTorch's own layers
+        self.ends = dict(
+            zip(
+                self.shapes,
+                torch.tensor([math.prod(s) for s, _ in self.shapes.values()]).cumsum(0).tolist(),
+            )
+        )
 
-    def weights(self,
-        *names, # all by default
-    ): # name → view
+    def weights(
+        self,
+        *names,  # all by default
+    ):  # name → view
         "The weights by name."
         shapes = {k: s for k, (s, _) in self.shapes.items()}
-        if names: return {k: self.flat[self.ends[k] - math.prod(shapes[k]):self.ends[k]].view(shapes[k]) for k in names if k in shapes}
-        return {k: w.view(s) for (k, s), w in zip(shapes.items(), self.flat.split([math.prod(s) for s in shapes.values()]))}
+        if names:
+            return {
+                k: self.flat[self.ends[k] - math.prod(shapes[k]) : self.ends[k]].view(shapes[k])
+                for k in names
+                if k in shapes
+            }
+        return {
+            k: w.view(s)
+            for (k, s), w in zip(
+                shapes.items(), self.flat.split([math.prod(s) for s in shapes.values()])
+            )
+        }
 
 # %% ../../nbs/train/recurrence.ipynb #c015
 def _gaussian(s):
     mean, raw = s.chunk(2, -1)
     return mean, softplus(raw)
 
+
 CONTEXT = "encode_first_bias", "decode_first_bias", "gru_c", "encode_c", "decode_c"
 
+
 def context_terms(
-    w,       # weights by name, at least those of `CONTEXT`
+    w,  # weights by name, at least those of `CONTEXT`
     hidden,  # width
-    context, # (sequences, variables), or None
-): # (sequences or 1, 5 hidden): for the three gates, the encoder, the decoder
+    context,  # (sequences, variables), or None
+):  # (sequences or 1, 5 hidden): for the three gates, the encoder, the decoder
     "What does not change from step to step: biases of the first layers, and the context through its matrices."
     none = w["encode_first_bias"].new_zeros(1, 3 * hidden)
     parts = [none, w["encode_first_bias"][None], w["decode_first_bias"][None]]
-    names = [n if context is not None and n in w else None for n in ("gru_c", "encode_c", "decode_c")]
+    names = [
+        n if context is not None and n in w else None for n in ("gru_c", "encode_c", "decode_c")
+    ]
     parts = [p if n is None else p + context @ w[n].T for p, n in zip(parts, names)]
     return torch.cat([p.expand(max(map(len, parts)), -1) for p in parts], 1)
 
 # %% ../../nbs/train/recurrence.ipynb #c017
 def gru_step(
-    a, # (sequences, 3 hidden), products with the input: gates r, u, candidate
-    b, # (sequences, 3 hidden), products with the state
-    h, # (sequences, hidden), the state
-): # (sequences, hidden)
+    a,  # (sequences, 3 hidden), products with the input: gates r, u, candidate
+    b,  # (sequences, 3 hidden), products with the state
+    h,  # (sequences, hidden), the state
+):  # (sequences, hidden)
     "The next state of a gated recurrent unit without bias (arXiv:1406.1078), as `torch.nn.GRU` has it."
     n = h.shape[1]
-    r, u = (a[:, :2 * n] + b[:, :2 * n]).sigmoid().chunk(2, 1)
-    return torch.lerp((a[:, 2 * n:] + r * b[:, 2 * n:]).tanh(), h, u)
+    r, u = (a[:, : 2 * n] + b[:, : 2 * n]).sigmoid().chunk(2, 1)
+    return torch.lerp((a[:, 2 * n :] + r * b[:, 2 * n :]).tanh(), h, u)
 
 # %% ../../nbs/train/recurrence.ipynb #c019
 def unroll(
-    w,      # weights by name
-    ex,     # (steps, sequences, hidden): what the encoder has of the step
-    gx,     # (steps, sequences, 3 hidden): what the recurrence has of the step
+    w,  # weights by name
+    ex,  # (steps, sequences, hidden): what the encoder has of the step
+    gx,  # (steps, sequences, 3 hidden): what the recurrence has of the step
     noise,  # (steps, sequences, latent), or None for the mean
     layers=1,
-): # mean, std, φ(z), state before the step: each (steps, sequences, …)
+):  # mean, std, φ(z), state before the step: each (steps, sequences, …)
     "The loop over steps."
     n, above = ex.shape[-1], [(w[f"gru{l}_x"].T, w[f"gru{l}_h"].T) for l in range(1, layers)]
     state, out = [ex.new_zeros(ex.shape[1], n)] * layers, []
     both = torch.cat([w["encode_h"], w["gru_h"]]).T if layers == 1 else None
     for t in range(len(ex)):
-        e, g = (state[-1] @ both).split((n, 3 * n), 1) if layers == 1 else (state[-1] @ w["encode_h"].T, state[0] @ w["gru_h"].T)
-        mean, std = _gaussian(linear(relu(linear(relu(ex[t] + e), w["encode"], w["encode_bias"])), w["posterior"], w["posterior_bias"]))
-        z = relu(linear(mean if noise is None else torch.addcmul(mean, std, noise[t]), w["z"], w["z_bias"]))
+        e, g = (
+            (state[-1] @ both).split((n, 3 * n), 1)
+            if layers == 1
+            else (state[-1] @ w["encode_h"].T, state[0] @ w["gru_h"].T)
+        )
+        mean, std = _gaussian(
+            linear(
+                relu(linear(relu(ex[t] + e), w["encode"], w["encode_bias"])),
+                w["posterior"],
+                w["posterior_bias"],
+            )
+        )
+        z = relu(
+            linear(
+                mean if noise is None else torch.addcmul(mean, std, noise[t]), w["z"], w["z_bias"]
+            )
+        )
         out.append((mean, std, z, state[-1]))
         state = [gru_step(torch.addmm(gx[t], z, w["gru_z"].T), g, state[0])] + state[1:]
-        for l, (wx, wh) in enumerate(above, 1): state[l] = gru_step(state[l - 1] @ wx, state[l] @ wh, state[l])
+        for l, (wx, wh) in enumerate(above, 1):
+            state[l] = gru_step(state[l - 1] @ wx, state[l] @ wh, state[l])
     return [torch.stack(o) for o in zip(*out)]
 
 # %% ../../nbs/train/recurrence.ipynb #c020
 @patch
-def forward(self:RecurrentVAE,
-    x,            # (sequences, steps, inputs)
-    noise=None,   # (sequences, steps, latent) of unit variance; None for the posterior's mean
-    context=None, # (sequences, variables)
+def forward(
+    self: RecurrentVAE,
+    x,  # (sequences, steps, inputs)
+    noise=None,  # (sequences, steps, latent) of unit variance; None for the posterior's mean
+    context=None,  # (sequences, variables)
 ) -> Steps:
     "Everything the network says at every step; a step knows nothing of those after it, so padding at the end does no harm."
     w, n, x = self.weights(), self.hidden, x.transpose(0, 1)
     gc, ec, dc = context_terms(w, n, context).split((3 * n, n, n), 1)
     a = relu(linear(relu(linear(x, w["x1"], w["x1_bias"])), w["x2"], w["x2_bias"]))
-    mean, std, z, h = unroll(w, linear(a, w["encode_x"]) + ec, linear(a, w["gru_x"]) + gc, None if noise is None else noise.transpose(0, 1), self.layers)
-    prior = _gaussian(linear(relu(linear(h, w["prior1"], w["prior1_bias"])), w["prior2"], w["prior2_bias"]))
+    mean, std, z, h = unroll(
+        w,
+        linear(a, w["encode_x"]) + ec,
+        linear(a, w["gru_x"]) + gc,
+        None if noise is None else noise.transpose(0, 1),
+        self.layers,
+    )
+    prior = _gaussian(
+        linear(relu(linear(h, w["prior1"], w["prior1_bias"])), w["prior2"], w["prior2_bias"])
+    )
     d = relu(linear(z, w["decode_z"]) + linear(h, w["decode_h"]) + dc)
     output = linear(relu(linear(d, w["decode"], w["decode_bias"])), w["output"], w["output_bias"])
     return Steps(*(v.transpose(0, 1) for v in (mean, std, *prior, output, h)))
 
+# %% ../../nbs/train/recurrence.ipynb #c020s1
 @patch
-def errors(self:RecurrentVAE,
-    x,            # (sequences, steps, inputs)
-    noise=None,   # (sequences, steps, latent); None for the posterior's mean
-    context=None, # (sequences, variables)
-    lengths=None, # (sequences,) how many steps count; all by default
-): # KL divergence and mean squared error, each (sequences, steps)
+def errors(
+    self: RecurrentVAE,
+    x,  # (sequences, steps, inputs)
+    noise=None,  # (sequences, steps, latent); None for the posterior's mean
+    context=None,  # (sequences, variables)
+    lengths=None,  # (sequences,) how many steps count; all by default
+):  # KL divergence and mean squared error, each (sequences, steps)
     "The two errors of every step; zero beyond a sequence's length."
     s = self(x, noise, context)
-    kl, error = normal_kl(s.mean, s.std, s.prior_mean, s.prior_std), (s.output - x).square().mean(-1)
-    if lengths is None: return kl, error
+    kl, error = (
+        normal_kl(s.mean, s.std, s.prior_mean, s.prior_std),
+        (s.output - x).square().mean(-1),
+    )
+    if lengths is None:
+        return kl, error
     mask = torch.arange(x.shape[1], device=x.device) < lengths[:, None]
     return kl * mask, error * mask

@@ -14,37 +14,40 @@ from torch import nn
 
 # %% ../../nbs/train/samplers.ipynb #c008
 def gradient(
-    energy,    # function: (rows, …) → (rows,)
-    x,         # (rows, …)
-    free=None, # 1 where a coordinate may move, 0 where not; broadcasts to x
-): # energy (rows,), and its gradient (rows, …)
+    energy,  # function: (rows, …) → (rows,)
+    x,  # (rows, …)
+    free=None,  # 1 where a coordinate may move, 0 where not; broadcasts to x
+):  # energy (rows,), and its gradient (rows, …)
     "Energy and slope at x, zero where nothing may move; no other gradient is computed, and no graph is kept."
     with torch.enable_grad():
         x = x.detach().requires_grad_()
         e = energy(x)
-        slope, = torch.autograd.grad(e.sum(), x)
+        (slope,) = torch.autograd.grad(e.sum(), x)
     return e.detach(), slope if free is None else slope * free
 
+
 def frozen(
-    net, # `nn.Module`
-): # function with the same arguments
+    net,  # `nn.Module`
+):  # function with the same arguments
     "The network with weights that are constants; gradients flow through its inputs only."
     weights = {k: v.detach() for k, v in net.named_parameters()}
     return lambda *x: torch.func.functional_call(net, weights, x)
 
 # %% ../../nbs/train/samplers.ipynb #c011
 def make_generator(
-    device="cpu", # where the walkers are
-    seed=None,    # drawn from PyTorch's random state on the CPU by default
+    device="cpu",  # where the walkers are
+    seed=None,  # drawn from PyTorch's random state on the CPU by default
 ) -> torch.Generator:
     "A generator of random numbers on that device."
-    if seed is None: seed = int(torch.randint(2**62, ()))
+    if seed is None:
+        seed = int(torch.randint(2**62, ()))
     return torch.Generator(device).manual_seed(seed)
 
+
 def normal(
-    x,              # the shape, type and device wanted
-    generator=None, # `torch.Generator` on the device of x
-    free=None,      # 1 where a coordinate may move, 0 where not; broadcasts to x
+    x,  # the shape, type and device wanted
+    generator=None,  # `torch.Generator` on the device of x
+    free=None,  # 1 where a coordinate may move, 0 where not; broadcasts to x
 ):
     "Standard normal numbers, zero where nothing may move."
     noise = torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)
@@ -52,38 +55,39 @@ def normal(
 
 # %% ../../nbs/train/samplers.ipynb #c014
 def temperature(
-    step,       # λ
-    noise=None, # ε
+    step,  # λ
+    noise=None,  # ε
 ) -> float:
     "The temperature at which Langevin steps of that size and noise settle; 1 without a noise."
-    return 1. if noise is None else noise**2 / (2 * step)
+    return 1.0 if noise is None else noise**2 / (2 * step)
 
 # %% ../../nbs/train/samplers.ipynb #c017
 def langevin(
-    energy,         # function: (rows, …) → (rows,)
-    x,              # (rows, …), where the walkers are
-    steps,          # how many
-    step=.01,       # λ
-    noise=None,     # ε; √(2λ), temperature one, by default
-    free=None,      # 1 where a coordinate may move; broadcasts to x
-    generator=None, # `torch.Generator` on the device of x
-): # (rows, …)
+    energy,  # function: (rows, …) → (rows,)
+    x,  # (rows, …), where the walkers are
+    steps,  # how many
+    step=0.01,  # λ
+    noise=None,  # ε; √(2λ), temperature one, by default
+    free=None,  # 1 where a coordinate may move; broadcasts to x
+    generator=None,  # `torch.Generator` on the device of x
+):  # (rows, …)
     "Unadjusted Langevin steps; nothing is read back from the device between them."
     noise = math.sqrt(2 * step) if noise is None else noise
     x = x.detach()
-    for _ in range(steps): x = x - step * gradient(energy, x, free)[1] + noise * normal(x, generator, free)
+    for _ in range(steps):
+        x = x - step * gradient(energy, x, free)[1] + noise * normal(x, generator, free)
     return x
 
 # %% ../../nbs/train/samplers.ipynb #c024
 def leapfrog(
-    energy,    # function: (rows, …) → (rows,)
-    x,         # (rows, …), position
-    v,         # (rows, …), momentum
-    leaps,     # how many
-    step,      # ε, the time of one leap
-    free=None, # 1 where a coordinate may move; broadcasts to x
-    at=None,   # energy and slope at x, where they are known
-): # position, momentum, and energy and slope at the end
+    energy,  # function: (rows, …) → (rows,)
+    x,  # (rows, …), position
+    v,  # (rows, …), momentum
+    leaps,  # how many
+    step,  # ε, the time of one leap
+    free=None,  # 1 where a coordinate may move; broadcasts to x
+    at=None,  # energy and slope at x, where they are known
+):  # position, momentum, and energy and slope at the end
     "Hamiltonian motion for unit mass; it is reversible, keeps volumes, and its energy error falls as ε²."
     e, slope = at or gradient(energy, x, free)
     for _ in range(leaps):
@@ -95,67 +99,89 @@ def leapfrog(
 
 # %% ../../nbs/train/samplers.ipynb #c029
 def hmc(
-    energy,         # function: (rows, …) → (rows,)
-    x,              # (rows, …), where the walkers are
-    steps,          # how many proposals
-    step=.1,        # ε, the time of one leap
-    leaps=5,        # in a proposal
-    temperature=1., # T
-    free=None,      # 1 where a coordinate may move; broadcasts to x
-    generator=None, # `torch.Generator` on the device of x
-): # position (rows, …), share accepted (), and the momenta of the last proposal (rows, …)
+    energy,  # function: (rows, …) → (rows,)
+    x,  # (rows, …), where the walkers are
+    steps,  # how many proposals
+    step=0.1,  # ε, the time of one leap
+    leaps=5,  # in a proposal
+    temperature=1.0,  # T
+    free=None,  # 1 where a coordinate may move; broadcasts to x
+    generator=None,  # `torch.Generator` on the device of x
+):  # position (rows, …), share accepted (), and the momenta of the last proposal (rows, …)
     "Hamiltonian Monte Carlo with a Metropolis–Hastings step."
     x, accepted = x.detach(), torch.zeros((), device=x.device)
     at, v = gradient(energy, x, free), torch.zeros_like(x)
     for _ in range(steps):
-        v = temperature**.5 * normal(x, generator, free)
+        v = temperature**0.5 * normal(x, generator, free)
         new, after, there = leapfrog(energy, x, v, leaps, step, free, at)
         rise = there[0] - at[0] + (after.square() - v.square()).flatten(1).sum(1) / 2
-        take = torch.rand(rise.shape, generator=generator, device=x.device) < (-rise / temperature).exp()  # a NaN is never taken
+        take = (
+            torch.rand(rise.shape, generator=generator, device=x.device)
+            < (-rise / temperature).exp()
+        )  # a NaN is never taken
         at = tuple(torch.where(_like(take, b), a, b) for a, b in zip(there, at))
         x, v = torch.where(_like(take, x), new, x), after
         accepted = accepted + take.float().mean() / steps
     return x, accepted, v
 
-def _like(flags, x): return flags.view(-1, *[1] * (x.ndim - 1))
+
+def _like(flags, x):
+    return flags.view(-1, *[1] * (x.ndim - 1))
 
 # %% ../../nbs/train/samplers.ipynb #c036
 class Replay(nn.Module):
     "Walkers kept between batches: places (size, …), masks (size, constituents) and ages in steps, −1 where nobody has been yet."
-    def __init__(self,
+
+    def __init__(
+        self,
         size,  # walkers
-        shape, # of one walker, first axis constituents
+        shape,  # of one walker, first axis constituents
     ):
         super().__init__()
-        if size < 1: raise ValueError(f"A replay buffer needs at least one walker; got size={size}.")
+        if size < 1:
+            raise ValueError(f"A replay buffer needs at least one walker; got size={size}.")
         self.register_buffer("x", torch.zeros(size, *shape))
         self.register_buffer("mask", torch.zeros(size, shape[0], dtype=torch.bool))
         self.register_buffer("age", torch.full((size,), -1))
 
-    def clear(self): self.age.fill_(-1)
-    def __len__(self): return len(self.x)
+    def clear(self):
+        self.age.fill_(-1)
+
+    def __len__(self):
+        return len(self.x)
 
 # %% ../../nbs/train/samplers.ipynb #c037
 @patch
-def draw(self:Replay,
-    x,              # (rows, …): where to start anew
-    mask,           # (rows, constituents), of those
-    restart=.05,    # share of walkers that start anew; those who have never walked do so always
-    generator=None, # `torch.Generator` on this device
-): # their numbers in the buffer (rows,), places, masks, ages
+def draw(
+    self: Replay,
+    x,  # (rows, …): where to start anew
+    mask,  # (rows, constituents), of those
+    restart=0.05,  # share of walkers that start anew; those who have never walked do so always
+    generator=None,  # `torch.Generator` on this device
+):  # their numbers in the buffer (rows,), places, masks, ages
     "Some walkers, each at most once where the buffer is large enough."
     n, device = len(x), self.x.device
-    parts = [torch.randperm(len(self), generator=generator, device=device) for _ in range(-(-n // len(self)))]
+    parts = [
+        torch.randperm(len(self), generator=generator, device=device)
+        for _ in range(-(-n // len(self)))
+    ]
     who = torch.cat(parts)[:n]
     anew = (torch.rand(n, generator=generator, device=device) < restart) | (self.age[who] < 0)
-    return who, torch.where(_like(anew, x), x, self.x[who]), torch.where(anew[:, None], mask, self.mask[who]), torch.where(anew, 0, self.age[who])
+    return (
+        who,
+        torch.where(_like(anew, x), x, self.x[who]),
+        torch.where(anew[:, None], mask, self.mask[who]),
+        torch.where(anew, 0, self.age[who]),
+    )
+
 
 @patch
 @torch.no_grad()
-def put(self:Replay,
+def put(
+    self: Replay,
     who,  # (rows,), as `draw` answered
-    x,    # (rows, …), where they are now
-    mask, # (rows, constituents)
+    x,  # (rows, …), where they are now
+    mask,  # (rows, constituents)
     age,  # (rows,), steps since they started
 ):
     "Take the walkers back."

@@ -10,74 +10,91 @@ import math
 
 # %% ../../nbs/train/schedules.ipynb #c006
 def constant(
-    value=1., # at every epoch
+    value=1.0,  # at every epoch
 ):
     "The same value always."
     return lambda epoch: value
 
+
 def steps(
-    factors, # {epoch: factor from this epoch on}, such as {30: 0.1, 60: 0.01}
+    factors,  # {epoch: factor from this epoch on}, such as {30: 0.1, 60: 0.01}
 ):
     "A learning-rate factor that drops at given epochs; 1 before the first. VAE-Jet (arXiv:2007.01850) uses {30: 0.1, 60: 0.01}."
-    if any(e < 0 for e in factors): raise ValueError(f"Epochs count from 0; got {sorted(factors)}.")
+    if any(e < 0 for e in factors):
+        raise ValueError(f"Epochs count from 0; got {sorted(factors)}.")
     ordered = sorted(factors.items())
-    return lambda epoch: next((f for e, f in reversed(ordered) if epoch >= e), 1.)
+    return lambda epoch: next((f for e, f in reversed(ordered) if epoch >= e), 1.0)
+
 
 def exponential(
-    decay, # factor per epoch
+    decay,  # factor per epoch
 ):
     "decay ** epoch; EBM-HEP (arXiv:2302.00695) uses 0.98."
-    return lambda epoch: decay ** epoch
+    return lambda epoch: decay**epoch
+
 
 def cosine(
-    epochs,   # length of the fall
-    floor=0., # value at the end
-    warmup=0, # epochs of linear rise before it
+    epochs,  # length of the fall
+    floor=0.0,  # value at the end
+    warmup=0,  # epochs of linear rise before it
 ):
     "Half a cosine from 1 to `floor` after a linear warm-up."
+
     def value(epoch):
-        if epoch < warmup: return (epoch + 1) / (warmup + 1)
+        if epoch < warmup:
+            return (epoch + 1) / (warmup + 1)
         t = min((epoch - warmup) / max(epochs - warmup, 1), 1)
         return floor + (1 - floor) * (1 + math.cos(math.pi * t)) / 2
+
     return value
 
 # %% ../../nbs/train/schedules.ipynb #c010
 def ramp(
-    length,   # epochs from 0 to 1
+    length,  # epochs from 0 to 1
     start=0,  # first epoch of the rise; 0 before
-    cycles=1, # how often the ramp is run before it stays at 1
+    cycles=1,  # how often the ramp is run before it stays at 1
 ):
     "A weight that rises linearly from 0 to 1 over `length` epochs, `cycles` times over, then stays at 1."
-    if length < 1 or cycles < 1: raise ValueError(f"A ramp needs a length and cycles of at least 1; got {length} and {cycles}.")
+    if length < 1 or cycles < 1:
+        raise ValueError(
+            f"A ramp needs a length and cycles of at least 1; got {length} and {cycles}."
+        )
+
     def value(epoch):
         t = epoch - start
-        if t < 0: return 0.
-        return 1. if t >= length * cycles else (t % length) / length
+        if t < 0:
+            return 0.0
+        return 1.0 if t >= length * cycles else (t % length) / length
+
     return value
 
 # %% ../../nbs/train/schedules.ipynb #c011
 SCHEDULES = {
-    "none": constant(1.),
+    "none": constant(1.0),
     "warmup": ramp(10),
-    "cyclic_short": ramp(5, cycles=3),   # VAE-Jet, second version: three ramps of five epochs
-    "cyclic_long": ramp(30, cycles=2),   # VAE-Jet, first version: ramps of thirty epochs
+    "cyclic_short": ramp(5, cycles=3),  # VAE-Jet, second version: three ramps of five epochs
+    "cyclic_long": ramp(30, cycles=2),  # VAE-Jet, first version: ramps of thirty epochs
     "disco": ramp(10, start=10, cycles=2),
     "exposure": ramp(5, start=10, cycles=2),
-    "step_30": steps({30: .1}),                  # learning rate of its DisCo-VAE
-    "steps_30_60": steps({30: .1, 60: .01}),     # and of its OE-VAE
+    "step_30": steps({30: 0.1}),  # learning rate of its DisCo-VAE
+    "steps_30_60": steps({30: 0.1, 60: 0.01}),  # and of its OE-VAE
 }
 
+
 def schedule(
-    name, # one of `SCHEDULES`, or already a function of the epoch
+    name,  # one of `SCHEDULES`, or already a function of the epoch
 ):
     "A schedule by name, so that a configuration file can say it. Raises `KeyError` with the known names."
-    if callable(name): return name
-    if name not in SCHEDULES: raise KeyError(f"Unknown schedule {name!r}; known: {sorted(SCHEDULES)}.")
+    if callable(name):
+        return name
+    if name not in SCHEDULES:
+        raise KeyError(f"Unknown schedule {name!r}; known: {sorted(SCHEDULES)}.")
     return SCHEDULES[name]
 
+
 def settled(
-    name,         # as in `schedule`
-    horizon=1000, # epochs looked at
+    name,  # as in `schedule`
+    horizon=1000,  # epochs looked at
 ) -> int:
     "The first epoch from which a schedule no longer changes. Before it, two epochs minimise different losses and cannot be compared."
     value = schedule(name)

@@ -1,4 +1,5 @@
 """Sphinx extension: API pages from the library itself, with parameter comments as the description of parameters."""
+
 import importlib
 import inspect
 import pkgutil
@@ -8,11 +9,16 @@ from fastcore.docments import docments
 
 STARS = {inspect.Parameter.VAR_POSITIONAL: r"\*", inspect.Parameter.VAR_KEYWORD: r"\*\*"}
 
+
 def modules(part):
     "The modules of a part in the order of their chapters."
     package = importlib.import_module(f"jet_anomaly.{part}")
-    if not hasattr(package, "__path__"): return [(package, chapter(package))]
-    found = [importlib.import_module(f"{package.__name__}.{m.name}") for m in pkgutil.iter_modules(package.__path__)]
+    if not hasattr(package, "__path__"):
+        return [(package, chapter(package))]
+    found = [
+        importlib.import_module(f"{package.__name__}.{m.name}")
+        for m in pkgutil.iter_modules(package.__path__)
+    ]
     return sorted(((m, chapter(m)) for m in found), key=lambda mc: mc[1])
 
 
@@ -23,29 +29,44 @@ def chapter(module):
 
 def write(app, docname, source):
     "Below the title of api/PART.md come the modules of that part."
-    if not docname.startswith("api/"): return
+    if not docname.startswith("api/"):
+        return
     for module, notebook in modules(docname.split("/")[1]):
         title = module.__name__.split(".")[-1]
-        source[0] += f"\n## {title}\n\nChapter: [](../{notebook})\n\n```{{eval-rst}}\n.. automodule:: {module.__name__}\n   :members:\n```\n"
+        source[0] += (
+            f"\n## {title}\n\nChapter: [](../{notebook})\n\n```{{eval-rst}}\n.. automodule:: {module.__name__}\n   :members:\n```\n"
+        )
 
 
 def rst(text):
     "Our docstrings and comments are Markdown: code and maths survive, marks that mean something else to Sphinx do not."
+
     def span(m):
-        if m["code"]: return f"``{m['code']}``"
-        if m["math"]: return f":math:`{m['math']}`"
+        if m["code"]:
+            return f"``{m['code']}``"
+        if m["math"]:
+            return f":math:`{m['math']}`"
         return "\\" + m[0]
-    return re.sub(r"`+(?P<code>[^`]+)`+|\$(?P<math>[^$\s](?:[^$]*[^$\s])?)\$|[*|\\]|(?<=\w)_(?!\w)", span, text)
+
+    return re.sub(
+        r"`+(?P<code>[^`]+)`+|\$(?P<math>[^$\s](?:[^$]*[^$\s])?)\$|[*|\\]|(?<=\w)_(?!\w)",
+        span,
+        text,
+    )
 
 
 def describe(app, what, name, obj, options, lines):
     "Docstring and parameter comments as Parameters and Returns."
     lines[:] = [rst(line) for line in lines]
-    if what not in ("function", "method", "class"): return
-    try: found = docments(obj, full=True, args_kwargs=True)
-    except (TypeError, ValueError, OSError): return  # no source to read comments from
+    if what not in ("function", "method", "class"):
+        return
+    try:
+        found = docments(obj, full=True, args_kwargs=True)
+    except (TypeError, ValueError, OSError):
+        return  # no source to read comments from
     described = {k: v for k, v in found.items() if v.get("docment")}
-    if described: lines.append("")
+    if described:
+        lines.append("")
     for k, v in described.items():
         field = "returns" if k == "return" else "param " + STARS.get(v.kind, "") + k
         lines.append(f":{field}: " + rst(" ".join(v.docment.split())))

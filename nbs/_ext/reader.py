@@ -1,17 +1,31 @@
 """Reads a chapter for Jupyter Book: the dialect of Quarto and nbdev becomes that of MyST, in memory."""
+
 import re
 
 import nbformat
 
 HIDDEN = {"hide", "default_exp", "include: false"}
-TAGS = {"export": "export", "exports": "export", "exporti": "export", "eval: false": "skip-execution", "code-fold: true": "hide-input",
-        "echo: false": "remove-input", "output: false": "remove-output"}
+TAGS = {
+    "export": "export",
+    "exports": "export",
+    "exporti": "export",
+    "eval: false": "skip-execution",
+    "code-fold: true": "hide-input",
+    "echo: false": "remove-input",
+    "output: false": "remove-output",
+}
 CODE = re.compile(r"(^(`{3,}|~{3,}).*?^\2|(`+)(?!`).*?(?<!`)\3(?!`))", re.M | re.S)
 MARKDOWN = [
-    (r"(?s:\$\$(.+?)\$\$)(?:[ \t]*\{#(eq-[\w-]+)\})?", lambda m: f"\n\n$$\n{m[1].strip()}\n$$ ({m[2]})\n\n" if m[2] else m[0]),
+    (
+        r"(?s:\$\$(.+?)\$\$)(?:[ \t]*\{#(eq-[\w-]+)\})?",
+        lambda m: f"\n\n$$\n{m[1].strip()}\n$$ ({m[2]})\n\n" if m[2] else m[0],
+    ),
     (r"^(#+[^\n]*?)[ \t]*\{#(sec-[\w-]+)\}[ \t]*$", r"(\2)=\n\1"),
     (r"^:::[ \t]*\{\.callout-(\w+)[^}]*\}", r":::{\1}"),
-    (r"\[-?@((?!eq-|fig-|sec-|tbl-)[\w:-]+(?:;[ \t]*@[\w:-]+)*)\]", lambda m: "{cite}`" + re.sub(r";\s*@", ",", m[1]) + "`"),
+    (
+        r"\[-?@((?!eq-|fig-|sec-|tbl-)[\w:-]+(?:;[ \t]*@[\w:-]+)*)\]",
+        lambda m: "{cite}`" + re.sub(r";\s*@", ",", m[1]) + "`",
+    ),
     (r"\[@((?!eq-|fig-|sec-|tbl-)[\w:-]+),[ \t]*([^\]@]+)\]", r"({cite}`\1`, \2)"),
     (r"(?<![\w`./])@(eq-[\w-]*\w)", r"{eq}`\1`"),
     (r"(?<![\w`./])@(fig-[\w-]*\w)", r"{numref}`\1`"),
@@ -23,7 +37,7 @@ def markdown(text):
     "Equations, references and citations of a Markdown text, code left alone."
     parts, last = [], 0
     for code in CODE.finditer(text):
-        parts += [text[last:code.start()], code[0]]
+        parts += [text[last : code.start()], code[0]]
         last = code.end()
     parts.append(text[last:])
     # code is set aside under marks no chapter holds, so that a label may stand beside it in one equation or heading
@@ -38,7 +52,9 @@ def directives(source):
     lines = source.splitlines()
     found = [line[2:].strip() for line in lines if line.startswith("#|")]
     pairs = (re.match(r"([\w-]+):?\s*(.*)", d).groups() for d in found)
-    return {k: v.strip().strip("\"'") for k, v in pairs}, "\n".join(line for line in lines if not line.startswith("#|")).strip()
+    return {k: v.strip().strip("\"'") for k, v in pairs}, "\n".join(
+        line for line in lines if not line.startswith("#|")
+    ).strip()
 
 
 def code(cell):
@@ -46,19 +62,28 @@ def code(cell):
     flags, cell.source = directives(cell.source)
     names = {k for k in flags} | {f"{k}: {v.lower()}" for k, v in flags.items()}
     tags = {tag for name, tag in TAGS.items() if name in names}
-    if HIDDEN & names: tags.add("remove-cell")
+    if HIDDEN & names:
+        tags.add("remove-cell")
     cell.metadata["tags"] = sorted(tags)
     mystnb = {}
-    if "fig-cap" in flags: mystnb["figure"] = {"caption": markdown(flags["fig-cap"])} | ({"name": flags["label"]} if "label" in flags else {})
-    if "fig-alt" in flags: mystnb["image"] = {"alt": flags["fig-alt"]}
-    if "code-summary" in flags: mystnb["code_prompt_show"] = flags["code-summary"]
-    if mystnb: cell.metadata["mystnb"] = mystnb
+    if "fig-cap" in flags:
+        mystnb["figure"] = {"caption": markdown(flags["fig-cap"])} | (
+            {"name": flags["label"]} if "label" in flags else {}
+        )
+    if "fig-alt" in flags:
+        mystnb["image"] = {"alt": flags["fig-alt"]}
+    if "code-summary" in flags:
+        mystnb["code_prompt_show"] = flags["code-summary"]
+    if mystnb:
+        cell.metadata["mystnb"] = mystnb
 
 
 def read(text):
     "A notebook as Jupyter Book understands it."
     nb = nbformat.reads(text, as_version=4)
     for cell in nb.cells:
-        if cell.cell_type == "markdown": cell.source = markdown(cell.source)
-        if cell.cell_type == "code": code(cell)
+        if cell.cell_type == "markdown":
+            cell.source = markdown(cell.source)
+        if cell.cell_type == "code":
+            code(cell)
     return nb

@@ -1,4 +1,5 @@
 """Write README.md from the title page of the book:  python nbs/_ext/readme.py"""
+
 import re
 from pathlib import Path
 
@@ -13,9 +14,11 @@ LINK = re.compile(r"(\]\(|(?:src|href)=\")(?![a-z]+:|#|/)")
 def visible(cell):
     "A cell as a reader sees it, or nothing when it is hidden."
     flags = dict(DIRECTIVE.findall(cell.source)) if cell.cell_type == "code" else {}
-    if {"hide", "default_exp"} & flags.keys() or flags.get("include") == "false": return None
+    if {"hide", "default_exp"} & flags.keys() or flags.get("include") == "false":
+        return None
     cell.source = DIRECTIVE.sub("", cell.source).strip() if flags else cell.source
-    if flags.get("echo") == "false": cell.metadata["transient"] = {"remove_source": True}
+    if flags.get("echo") == "false":
+        cell.metadata["transient"] = {"remove_source": True}
     return cell
 
 

@@ -3,6 +3,7 @@
 Cells marked `#| eval: false` are not run and keep the outputs they have, so that a result made on a bigger machine survives.
 Each chapter runs in its own folder, as nbdev runs it, and is written back only when all of it has run.
 """
+
 import argparse
 import os
 import sys
@@ -22,7 +23,9 @@ class Runner(NotebookClient):
 def quiet(cell):
     "Progress bars and warnings belong to the run, not to the page."
     if cell.cell_type == "code":
-        cell.outputs = [o for o in cell.outputs if not (o.output_type == "stream" and o.name == "stderr")]
+        cell.outputs = [
+            o for o in cell.outputs if not (o.output_type == "stream" and o.name == "stderr")
+        ]
         cell.execution_count = None
         for output in cell.outputs:
             if "execution_count" in output:
@@ -33,16 +36,27 @@ def quiet(cell):
 def run(path, timeout=3600):
     nb = nbformat.read(path, as_version=4)
     root = Path(__file__).resolve().parents[2]
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(root), *filter(None, [os.environ.get("PYTHONPATH")])])
-    Runner(nb, timeout=timeout, kernel_name="python3", resources={"metadata": {"path": str(Path(path).parent)}}).execute()
+    os.environ["PYTHONPATH"] = os.pathsep.join(
+        [str(root), *filter(None, [os.environ.get("PYTHONPATH")])]
+    )
+    Runner(
+        nb,
+        timeout=timeout,
+        kernel_name="python3",
+        resources={"metadata": {"path": str(Path(path).parent)}},
+    ).execute()
     for cell in nb.cells:
         quiet(cell)
-    nb.metadata = {"kernelspec": {"display_name": "python3", "language": "python", "name": "python3"}}
+    nb.metadata = {
+        "kernelspec": {"display_name": "python3", "language": "python", "name": "python3"}
+    }
     nbformat.write(nb, path)
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("chapters", nargs="+", type=Path)
     parser.add_argument("--timeout", type=int, default=3600, help="seconds a cell may take")
     args = parser.parse_args()

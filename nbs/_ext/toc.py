@@ -2,13 +2,25 @@
 
 The parts and chapters are those of _quarto.yml; the pages only Jupyter Book makes (API, bibliography) follow.
 """
+
 from pathlib import Path
 
 import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 NBS, LIBRARY = ROOT / "nbs", ROOT / "jet_anomaly"
-PARTS = ["core", "jet", "data", "represent", "train", "evaluate", "detect", "experiment", "search", "cli"]  # in the order in which they may import one another
+PARTS = [
+    "core",
+    "jet",
+    "data",
+    "represent",
+    "train",
+    "evaluate",
+    "detect",
+    "experiment",
+    "search",
+    "cli",
+]  # in the order in which they may import one another
 
 
 def files(chapters):
@@ -19,8 +31,16 @@ def toc(book):
     "The table of contents of Jupyter Book for the `book` of _quarto.yml."
     front, *rest = [c for c in book["chapters"] if isinstance(c, str)]
     parts = [{"caption": "Start here", "chapters": files(rest)}] if rest else []
-    parts += [{"caption": c["part"], "numbered": 1, "chapters": files(c["chapters"])} for c in book["chapters"] if isinstance(c, dict)]
-    api = [f"api/{p}" for p in PARTS if (LIBRARY / f"{p}.py").exists() or [*LIBRARY.glob(f"{p}/[!_]*.py")]]
+    parts += [
+        {"caption": c["part"], "numbered": 1, "chapters": files(c["chapters"])}
+        for c in book["chapters"]
+        if isinstance(c, dict)
+    ]
+    api = [
+        f"api/{p}"
+        for p in PARTS
+        if (LIBRARY / f"{p}.py").exists() or [*LIBRARY.glob(f"{p}/[!_]*.py")]
+    ]
     parts.append({"caption": "Reference", "chapters": files(api + ["bibliography"])})
     return {"format": "jb-book", "root": str(Path(front).with_suffix("")), "parts": parts}
 
@@ -28,4 +48,6 @@ def toc(book):
 if __name__ == "__main__":
     book = yaml.safe_load((ROOT / "_quarto.yml").read_text(encoding="utf-8"))["book"]
     head = "# written by nbs/_ext/toc.py from _quarto.yml: add a chapter there\n"
-    (NBS / "_toc.yml").write_text(head + yaml.safe_dump(toc(book), sort_keys=False, allow_unicode=True), encoding="utf-8")
+    (NBS / "_toc.yml").write_text(
+        head + yaml.safe_dump(toc(book), sort_keys=False, allow_unicode=True), encoding="utf-8"
+    )

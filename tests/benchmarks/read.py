@@ -5,6 +5,7 @@ Seconds are those of the processor, so that a busy machine changes little; memor
     python tests/benchmarks/read.py                    # every format on files it writes
     python tests/benchmarks/read.py delphes --rows 5000
 """
+
 import argparse
 import json
 import platform
@@ -17,6 +18,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import uproot
+
 from jet_anomaly.data.arrays import toy_aspen, toy_jetnet, toy_vaejet, toy_vrnn
 from jet_anomaly.data.delphes import toy_delphes
 from jet_anomaly.data.frames import toy_lhco, toy_lhco_features, toy_toptagging
@@ -24,8 +26,19 @@ from jet_anomaly.data.jetclass import toy_jetclass
 from jet_anomaly.data.pfnano import toy_pfnano
 from jet_anomaly.data.pickles import toy_multichannel, unpickle_frame
 
-TOYS = {"delphes": (toy_delphes, 4000), "pfnano": (toy_pfnano, 4000), "jetclass": (toy_jetclass, 10_000), "lhco": (toy_lhco, 300), "lhco_features": (toy_lhco_features, 20_000), "toptagging": (toy_toptagging, 5000),
-        "jetnet": (toy_jetnet, 20_000), "aspen": (toy_aspen, 5000), "vrnn": (toy_vrnn, 1000), "vaejet": (toy_vaejet, 10_000), "multichannel": (toy_multichannel, 2000)}
+TOYS = {
+    "delphes": (toy_delphes, 4000),
+    "pfnano": (toy_pfnano, 4000),
+    "jetclass": (toy_jetclass, 10_000),
+    "lhco": (toy_lhco, 300),
+    "lhco_features": (toy_lhco_features, 20_000),
+    "toptagging": (toy_toptagging, 5000),
+    "jetnet": (toy_jetnet, 20_000),
+    "aspen": (toy_aspen, 5000),
+    "vrnn": (toy_vrnn, 1000),
+    "vaejet": (toy_vaejet, 10_000),
+    "multichannel": (toy_multichannel, 2000),
+}
 
 
 def one_jet(pt, eta, phi):
@@ -37,15 +50,23 @@ def one_jet(pt, eta, phi):
 def delphes_loop(path, stop, refs="Constituents"):
     "Event by event, jet by jet, each reference looked up in a dictionary."
     tree = uproot.open(path)["Delphes"]
-    kinds = [(c, "PT" if "Track" in c else "ET") for c in ("EFlowTrack", "EFlowPhoton", "EFlowNeutralHadron")]
+    kinds = [
+        (c, "PT" if "Track" in c else "ET")
+        for c in ("EFlowTrack", "EFlowPhoton", "EFlowNeutralHadron")
+    ]
     jets = 0
     for e in range(min(stop, tree.num_entries)):
         get = lambda name: tree[name].array(entry_start=e, entry_stop=e + 1)[0]
         table = {}
         for c, pt in kinds:
-            for i, *what in zip(get(f"{c}.fUniqueID"), get(f"{c}.{pt}"), get(f"{c}.Eta"), get(f"{c}.Phi")): table[i & 0xFFFFFF] = what
+            for i, *what in zip(
+                get(f"{c}.fUniqueID"), get(f"{c}.{pt}"), get(f"{c}.Eta"), get(f"{c}.Phi")
+            ):
+                table[i & 0xFFFFFF] = what
         every = iter(get("FatJet.Constituents"))
-        for n in get("FatJet.NConstituents"): one_jet(*np.array([table[next(every)] for _ in range(n)]).T); jets += 1
+        for n in get("FatJet.NConstituents"):
+            one_jet(*np.array([table[next(every)] for _ in range(n)]).T)
+            jets += 1
     return jets
 
 
@@ -53,12 +74,17 @@ def delphes_lists(path, stop):
     "The kindest loop: all columns as Python lists first, then events, jets and a dictionary."
     tree = uproot.open(path)["Delphes"]
     column = lambda name: tree[name].array(entry_stop=stop).tolist()
-    kinds = [[column(f"{c}.{k}") for k in ("fUniqueID", pt, "Eta", "Phi")] for c, pt in (("EFlowTrack", "PT"), ("EFlowPhoton", "ET"), ("EFlowNeutralHadron", "ET"))]
+    kinds = [
+        [column(f"{c}.{k}") for k in ("fUniqueID", pt, "Eta", "Phi")]
+        for c, pt in (("EFlowTrack", "PT"), ("EFlowPhoton", "ET"), ("EFlowNeutralHadron", "ET"))
+    ]
     refs, sizes, jets = column("FatJet.Constituents"), column("FatJet.NConstituents"), 0
     for e in range(len(refs)):
         table = {i & 0xFFFFFF: what for kind in kinds for i, *what in zip(*(k[e] for k in kind))}
         every = iter(refs[e])
-        for n in sizes[e]: one_jet(*np.array([table[next(every)] for _ in range(n)]).T); jets += 1
+        for n in sizes[e]:
+            one_jet(*np.array([table[next(every)] for _ in range(n)]).T)
+            jets += 1
     return jets
 
 
@@ -66,25 +92,39 @@ def pfnano_loop(path, stop):
     tree, jets = uproot.open(path)["Events"], 0
     for e in range(min(stop, tree.num_entries)):
         get = lambda name: tree[name].array(entry_start=e, entry_stop=e + 1)[0].to_numpy()
-        of, index, p = get("FatJetPFCands_jetIdx"), get("FatJetPFCands_pFCandsIdx"), [get(f"PFCands_{k}") for k in ("pt", "eta", "phi")]
-        for j in range(len(get("FatJet_pt"))): one_jet(*(x[index[of == j]] for x in p)); jets += 1
+        of, index, p = (
+            get("FatJetPFCands_jetIdx"),
+            get("FatJetPFCands_pFCandsIdx"),
+            [get(f"PFCands_{k}") for k in ("pt", "eta", "phi")],
+        )
+        for j in range(len(get("FatJet_pt"))):
+            one_jet(*(x[index[of == j]] for x in p))
+            jets += 1
     return jets
 
 
 def jetclass_loop(path, stop):
     tree = uproot.open(path)["tree"]
     for e in range(min(stop, tree.num_entries)):
-        p = np.stack([tree[f"part_{k}"].array(entry_start=e, entry_stop=e + 1)[0].to_numpy() for k in ("energy", "px", "py", "pz")], 1)
+        p = np.stack(
+            [
+                tree[f"part_{k}"].array(entry_start=e, entry_stop=e + 1)[0].to_numpy()
+                for k in ("energy", "px", "py", "pz")
+            ],
+            1,
+        )
         p[np.argsort(-np.hypot(p[:, 1], p[:, 2]))]
     return e + 1
 
 
 def hdf5_loop(name, jet):
     "Row by row of a data set."
+
     def loop(path, stop):
         with h5py.File(path) as file:
             data = file[name]
             return sum(jet(data[i]) for i in range(min(stop, len(data))))
+
     return loop
 
 
@@ -101,13 +141,25 @@ def vrnn_event(event):
 
 def multichannel_loop(path, stop):
     columns = unpickle_frame(path, trusted=True)
-    for i in range(min(stop, len(columns["pt"]))): one_jet(*(np.array(columns[k][i]) for k in ("pt", "phi", "eta")))
+    for i in range(min(stop, len(columns["pt"]))):
+        one_jet(*(np.array(columns[k][i]) for k in ("pt", "phi", "eta")))
     return i + 1
 
 
-LOOPS = {"delphes": delphes_loop, "delphes, from lists": delphes_lists, "pfnano": pfnano_loop, "jetclass": jetclass_loop, "toptagging": hdf5_loop("table/table", lambda r: cartesian(r["values_block_0"].reshape(-1, 4))),
-         "jetnet": hdf5_loop("particle_features", lambda p: len(one_jet(*p[p[:, 3] > 0][:, [2, 0, 1]].T)) > 0), "aspen": hdf5_loop("PFCands", lambda p: cartesian(p[:, [3, 0, 1, 2]])),
-         "vrnn": hdf5_loop("constituents", vrnn_event), "vaejet": hdf5_loop("table", lambda p: cartesian(p.reshape(-1, 4))), "multichannel": multichannel_loop}
+LOOPS = {
+    "delphes": delphes_loop,
+    "delphes, from lists": delphes_lists,
+    "pfnano": pfnano_loop,
+    "jetclass": jetclass_loop,
+    "toptagging": hdf5_loop("table/table", lambda r: cartesian(r["values_block_0"].reshape(-1, 4))),
+    "jetnet": hdf5_loop(
+        "particle_features", lambda p: len(one_jet(*p[p[:, 3] > 0][:, [2, 0, 1]].T)) > 0
+    ),
+    "aspen": hdf5_loop("PFCands", lambda p: cartesian(p[:, [3, 0, 1, 2]])),
+    "vrnn": hdf5_loop("constituents", vrnn_event),
+    "vaejet": hdf5_loop("table", lambda p: cartesian(p.reshape(-1, 4))),
+    "multichannel": multichannel_loop,
+}
 
 CHILD = """
 import json, re, sys, time
@@ -123,7 +175,12 @@ print(json.dumps([jets, time.process_time() - start, peak() - before]))
 
 def measure(path, name, options):
     "Jets, seconds and extra peak memory (MB) of reading in a fresh process; the first block compiles what uproot compiles."
-    out = subprocess.run([sys.executable, "-c", CHILD, path, name, json.dumps(options)], capture_output=True, text=True, check=True).stdout
+    out = subprocess.run(
+        [sys.executable, "-c", CHILD, path, name, json.dumps(options)],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
     return json.loads(out.splitlines()[-1])
 
 
@@ -134,31 +191,58 @@ def timed(function, *args):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("formats", nargs="*", help="default: all")
-    parser.add_argument("--rows", type=int, help="events or jets per file; ten times as many in the second file")
+    parser.add_argument(
+        "--rows", type=int, help="events or jets per file; ten times as many in the second file"
+    )
     parser.add_argument("--loop", type=int, default=100, help="rows the loop reads (default 100)")
     parser.add_argument("--block", type=int, help="rows per block (default: the reader's)")
     args = parser.parse_args()
     print(f"{platform.machine()}, Python {platform.python_version()}, one process")
-    print(f"{'format':<20}{'MB':>7}{'jets':>8}{'jets/s':>10}{'MB/s':>7}{'copy MB/s':>11}{'loop jets/s':>13}{'ratio':>8}{'peak MB':>9}{'peak MB, 10×':>14}")
+    print(
+        f"{'format':<20}{'MB':>7}{'jets':>8}{'jets/s':>10}{'MB/s':>7}{'copy MB/s':>11}{'loop jets/s':>13}{'ratio':>8}{'peak MB':>9}{'peak MB, 10×':>14}"
+    )
     with tempfile.TemporaryDirectory() as folder:
         for name in args.formats or TOYS:
             toy, rows = TOYS[name]
             rows = args.rows or rows
-            small, large = toy(Path(folder) / f"{name}1", rows), toy(Path(folder) / f"{name}10", 10 * rows)
-            options = {"size": args.block} if args.block else {"size": max(rows // 4, 1)} if name != "multichannel" else {}
+            small, large = (
+                toy(Path(folder) / f"{name}1", rows),
+                toy(Path(folder) / f"{name}10", 10 * rows),
+            )
+            options = (
+                {"size": args.block}
+                if args.block
+                else {"size": max(rows // 4, 1)}
+                if name != "multichannel"
+                else {}
+            )
             options |= {"trusted": True} if name == "multichannel" else {}
             _, _, peak = measure(small, name, options)
             jets, seconds, peak10 = measure(large, name, options)
             size = large.stat().st_size / 1e6
-            copy = size / (lambda t: large.read_bytes() and time.process_time() - t)(time.process_time())  # the floor in bytes: the file from the page cache
-            loops = {k: loop for k, loop in LOOPS.items() if k.split(",")[0] == name} or {name: None}
+            copy = size / (lambda t: large.read_bytes() and time.process_time() - t)(
+                time.process_time()
+            )  # the floor in bytes: the file from the page cache
+            loops = {k: loop for k, loop in LOOPS.items() if k.split(",")[0] == name} or {
+                name: None
+            }
             for i, (label, loop) in enumerate(loops.items()):
-                slow = timed(loop, small, args.loop if "lists" not in label else rows) if loop else float("nan")
-                print(f"{label:<20}{size:>7.1f}{jets:>8}{jets / seconds:>10.0f}{size / seconds:>7.1f}{copy:>11.0f}{slow:>13.0f}{jets / seconds / slow:>8.0f}{peak:>9.0f}{peak10:>14.0f}" if not i else
-                      f"{label:<20}{'':>7}{'':>8}{'':>10}{'':>7}{'':>11}{slow:>13.0f}{jets / seconds / slow:>8.0f}")
-            small.unlink(); large.unlink()
+                slow = (
+                    timed(loop, small, args.loop if "lists" not in label else rows)
+                    if loop
+                    else float("nan")
+                )
+                print(
+                    f"{label:<20}{size:>7.1f}{jets:>8}{jets / seconds:>10.0f}{size / seconds:>7.1f}{copy:>11.0f}{slow:>13.0f}{jets / seconds / slow:>8.0f}{peak:>9.0f}{peak10:>14.0f}"
+                    if not i
+                    else f"{label:<20}{'':>7}{'':>8}{'':>10}{'':>7}{'':>11}{slow:>13.0f}{jets / seconds / slow:>8.0f}"
+                )
+            small.unlink()
+            large.unlink()
 
 
 if __name__ == "__main__":
