@@ -15,7 +15,6 @@ from pathlib import Path
 
 import h5py
 import numpy as np
-import vector
 from fastcore.basics import patch
 
 from ..core.files import atomic_hdf5
@@ -43,12 +42,12 @@ def kinematic_observables(
     dict
 ):  # `pt`, `eta`, `phi`, `mass` (GeV, rad), each (jets,) float32, and `n_constituents` int32
     "Transverse momentum, direction, mass and multiplicity of jets from the sum of their constituents."
-    total = vector.array(
-        dict(zip(("E", "px", "py", "pz"), np.moveaxis(np.sum(p4, 1, dtype=np.float64), -1, 0)))
-    )
+    e, px, py, pz = np.moveaxis(np.sum(p4, 1, dtype=np.float64), -1, 0)
+    pt = np.hypot(px, py)
     with np.errstate(invalid="ignore", divide="ignore"):
-        eta = np.where(total.pt > 0, total.eta, 0)
-    kin = dict(pt=total.pt, eta=eta, phi=total.phi, mass=np.maximum(total.mass, 0))
+        eta = np.where(pt > 0, np.arcsinh(pz / pt), 0)
+    mass = np.sqrt(np.maximum(e**2 - pt**2 - pz**2, 0))
+    kin = dict(pt=pt, eta=eta, phi=np.arctan2(py, px), mass=mass)
     return {k: np.asarray(v, np.float32) for k, v in kin.items()} | {
         "n_constituents": mask.sum(1).astype(np.int32)
     }
