@@ -26,13 +26,20 @@ from itertools import accumulate, count
 from pathlib import Path
 
 import numpy as np
-from .sample import packaged_jets, packaged_processes, packaged_settings
 from tqdm import tqdm
 
 from ..core.workers import Workers, cores
 from .cluster import cluster, generator_package, substructure
-from .processes import PRESETS, Generator, check_masses, check_window, find_process
+from jet_anomaly.data.processes import (
+    PRESETS,
+    Generator,
+    check_masses,
+    check_window,
+    find_process,
+    process_names,  # noqa: F401, exported again
+)
 from .response import respond
+from .sample import packaged_jets, packaged_processes, packaged_settings
 from ..jet.jets import Jets, JetWriter, concatenate, count_jets, kinematic_observables
 
 # %% ../../nbs/data/simulate.ipynb #c009
