@@ -184,14 +184,13 @@ class EBM(Detector):
     "An energy |z|²/2 + f(z) on whitened jets, trained with persistent Hamiltonian Monte Carlo."
 
     Config, score = EBMConfig, "energy_phase_space"
-    small = dict(n_constituents=8, walkers=200, start_epochs=1, width=8, head=(16,))
-    recipe = dict(
-        epochs=120, batch_size=256, lr=3e-4, clip=5.0, options={"betas": (0.0, 0.999)}, safe=False
-    )
+    small = dict(n_constituents=8, walkers=200, young=0, start_epochs=1, width=8, head=(16,))
+    recipe = dict(epochs=70, batch_size=256, lr=3e-4, schedule="steps_30_60", clip=5.0)
+    recipe |= dict(options={"betas": (0.0, 0.999)}, safe=False)
 
-    def network(self):
+    def network(self, outputs=1):
         c = self.config
-        return NETWORKS[c.network](c.n_constituents, c.width, c.head)
+        return NETWORKS[c.network](c.n_constituents, c.width, c.head, outputs)
 
     def build(self):
         c = self.config
@@ -340,7 +339,7 @@ def validation_terms(self: EBM, z, mask):
 # %% ../../nbs/detect/ebm.ipynb #e024
 @patch
 def learn(self: EBM, jets, validation, trainer):
-    "Standardise, start by noise contrast, then let chains run; the last averaged weights stay."
+    "Standardise, start by noise contrast, then let chains run."
     c = self.config
     z, mask = self.columns(next(iter(blocks(jets, 20_000))))
     x = self.representation.to_log_pt_eta_phi(z, mask)
@@ -349,9 +348,6 @@ def learn(self: EBM, jets, validation, trainer):
     resumed = trainer.folder and trainer.resume and (trainer.folder / "last.safetensors").exists()
     if c.start_epochs and not resumed:
         self.start(jets, trainer)
-    trainer.best_from = trainer.epochs - 1
-    if trainer.schedule == "none":  # constant, then falling to zero over the second half
-        trainer.rate = lambda epoch: min(1.0, 2 * (1 - epoch / trainer.epochs))
     return super(EBM, self).learn(jets, validation, trainer)
 
 
@@ -465,4 +461,4 @@ class EBMMLP(EBM):
     "The same energy with a perceptron in place of the set network."
 
     Config = EBMMLPConfig
-    small = dict(n_constituents=8, walkers=200, start_epochs=1, head=(16,))
+    small = dict(n_constituents=8, walkers=200, young=0, start_epochs=1, head=(16,))
