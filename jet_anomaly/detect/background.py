@@ -11,7 +11,6 @@ import numpy as np
 from fastcore.basics import patch
 
 from ..core.files import load_arrays, save_arrays
-from ..evaluate.calibrate import Calibration
 from jet_anomaly.evaluate.decorrelation import (
     MassDecorrelated,
     decorrelate,
@@ -153,8 +152,12 @@ def at_fixed_mass(
 def calibration(
     self: Background,
     name,  # of a score
-) -> Calibration:
-    "From a score to the share of background that scores as high."
+):
+    "The `evaluate.calibrate.Calibration` of a score: to the share of background that scores as high."
+    from jet_anomaly.evaluate.calibrate import (
+        Calibration,
+    )  # imports scipy.stats, which takes a second
+
     base, leak = self.base(name)
 
     def fitted():
