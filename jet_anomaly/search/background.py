@@ -57,6 +57,10 @@ class Grid(NamedTuple):
             self.weights * np.exp(self.nodes @ np.asarray(theta)[..., None, :, None])[..., 0]
         ).sum(-1)
 
+    def only(self, keep):  # (bins,) bool, or a slice
+        "The same terms in some of the bins, for a fit of these; the edges stay."
+        return self._replace(nodes=self.nodes[keep], weights=self.weights[keep])
+
 # %% ../../nbs/search/background.ipynb #bkg011
 def make_grid(
     edges,  # (bins + 1,) GeV, rising
@@ -185,6 +189,8 @@ def fit_spectrum(
         m.fixed[-1] = True
     else:
         m.errors[-1] = max(1.0, np.sqrt(counts[t > 0.3 * t.max()].sum()))
+        room = grid.expected(start) / np.maximum(t, 1e-300)
+        m.limits[-1] = (-0.99 * room[t > 1e-3 * t.max()].min(), None)
     m.migrad()
     if not m.valid:
         raise RuntimeError(
@@ -212,11 +218,11 @@ def choose_parameters(
     most=MOST,
     level=0.05,  # p-value of the gain below which a parameter is added
     sqrt_s=SQRT_S,  # GeV
+    keep=slice(None),  # bins to look at: all, or those outside a window
 ) -> tuple:  # the number of parameters, and a list of `Choice`
     "Add parameters to the dijet function until the likelihood ratio says that the next one does not pay."
-    fits = [
-        fit_spectrum(counts, make_grid(edges, counts, n, sqrt_s)) for n in range(least, most + 1)
-    ]
+    grids = [make_grid(edges, counts, n, sqrt_s).only(keep) for n in range(least, most + 1)]
+    fits = [fit_spectrum(counts[keep], g) for g in grids]
     gains = [2 * (a.nll - b.nll) for a, b in zip(fits, fits[1:])]
     p = [float(stats.chi2.sf(max(g, 0), 1)) for g in gains] + [np.nan]
     table = [Choice(least + i, f.deviance, q) for i, (f, q) in enumerate(zip(fits, p))]
