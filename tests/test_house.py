@@ -13,7 +13,17 @@ for part in "data", "represent", "train", "evaluate":
     BELOW[part] = ["core", "jet"]  # these four do not import one another
 for part in "detect", "experiment", "search", "cli":
     BELOW[part] = list(BELOW)
-LAZY = ["pythia8", "fastjet", "hdf5plugin", "ot", "pyhf", "dask", "distributed", "tensorboard"]
+LAZY = [
+    "pythia8",
+    "fastjet",
+    "hdf5plugin",
+    "ot",
+    "pyhf",
+    "iminuit",
+    "dask",
+    "distributed",
+    "tensorboard",
+]
 
 
 def imports(tree, package):
