@@ -10,7 +10,7 @@ from urllib.parse import unquote, urlsplit
 import nbformat
 import pytest
 import yaml
-from house import CHAPTERS, LIBRARY, MODULES, NBS, ROOT, name, python
+from helpers import BOOK, CHAPTERS, LIBRARY, MODULES, NBS, ROOT, name, python
 from pybtex.database import parse_file
 
 sys.path.insert(0, str(NBS / "_ext"))
@@ -178,6 +178,34 @@ def test_what_a_module_exports_is_described(pages):
         ]
         missing += [n for n in named if n not in page.ids]
     assert not missing, f"without a docstring, so not in the API pages: {missing}"
+
+
+ORDER = [c for part in BOOK["chapters"][1:] for c in part["chapters"]]
+RELATIVE = re.compile(
+    r"\b(next|previous|following|last|earlier|later|first|second) (chapters?|page|part)\b(?! of)|\bchapters? (before|after|above|below|\d+)\b",
+    re.I,
+)
+
+
+def test_the_first_detector_comes_early():
+    "The title page is the cover; a reader meets the contract of a detector within ten chapters."
+    assert "detect/detector.ipynb" in ORDER[:10]
+
+
+def test_who_wins_closes_the_studies():
+    studies = next(p["chapters"] for p in BOOK["chapters"][1:] if "Studies" in p["part"])
+    assert studies[-1] == "studies/who_wins.ipynb"
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS, ids=name)
+def test_a_chapter_is_named_and_not_counted(chapter):
+    "The order of reading may change: a chapter is referred to by a link with its title."
+    for cell in nbformat.read(chapter, as_version=4).cells:
+        if cell.cell_type == "markdown":
+            found = RELATIVE.search(cell.source)
+            assert not found, (
+                f"{name(chapter)}, cell {cell.id}: “{found[0]}” depends on the order of chapters; link to the chapter by its title"
+            )
 
 
 def test_citations_have_entries():

@@ -5,7 +5,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from house import python
+from helpers import python
 from test_contract import TEST, TRAIN
 
 from jet_anomaly.detect.detector import make_detector

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from house import ROOT
+from helpers import ROOT
 
 from jet_anomaly.detect.detector import load_detector
 from jet_anomaly.jet.jets import Jets

@@ -5,7 +5,7 @@ import re
 
 import nbformat
 import pytest
-from house import CHAPTERS, LIBRARY, MODULES, files, name, python
+from helpers import CHAPTERS, LIBRARY, MODULES, files, name, python
 
 BELOW = {"core": []}  # part → the parts it may import, bottom up
 BELOW["jet"] = ["core"]

@@ -1,7 +1,7 @@
 """Every chapter runs from top to bottom, as `nbdev_test` runs it: cells marked `eval: false` are left out."""
 
 import pytest
-from house import CHAPTERS, name, python
+from helpers import CHAPTERS, name, python
 
 RUN = """
 import sys

@@ -4,7 +4,7 @@ import tarfile
 import zipfile
 
 import pytest
-from house import MODULES, ROOT, copy, name, python
+from helpers import MODULES, ROOT, copy, name, python
 
 
 @pytest.fixture(scope="module")

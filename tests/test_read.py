@@ -14,7 +14,7 @@ import h5py
 import numpy as np
 import pytest
 import uproot
-from house import ROOT
+from helpers import ROOT
 
 from jet_anomaly.data.arrays import (
     numpy_blocks,

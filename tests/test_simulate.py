@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from house import ROOT
+from helpers import ROOT
 
 from jet_anomaly.data import simulate as module
 from jet_anomaly.data.simulate import make_sample, make_shard, process_names, simulate

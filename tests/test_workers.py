@@ -7,7 +7,7 @@ import sys
 import time
 
 import pytest
-from house import ROOT
+from helpers import ROOT
 
 from jet_anomaly.core.workers import Workers
 

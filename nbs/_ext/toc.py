@@ -1,6 +1,6 @@
 """Write nbs/_toc.yml, which Jupyter Book reads, from _quarto.yml, the master:  python nbs/_ext/toc.py
 
-The parts and chapters are those of _quarto.yml; the pages only Jupyter Book makes (API, bibliography) follow.
+The parts and chapters are those of _quarto.yml; the pages only Jupyter Book makes (API, bibliography) go to the last part, Back.
 """
 
 from pathlib import Path
@@ -29,19 +29,16 @@ def files(chapters):
 
 def toc(book):
     "The table of contents of Jupyter Book for the `book` of _quarto.yml."
-    front, *rest = [c for c in book["chapters"] if isinstance(c, str)]
-    parts = [{"caption": "Start here", "chapters": files(rest)}] if rest else []
-    parts += [
-        {"caption": c["part"], "numbered": 1, "chapters": files(c["chapters"])}
-        for c in book["chapters"]
-        if isinstance(c, dict)
-    ]
+    front, *rest = book["chapters"]
+    parts = [{"caption": c["part"], "chapters": files(c["chapters"])} for c in rest]
+    if not parts or parts[-1]["caption"] != "Back":
+        parts.append({"caption": "Back", "chapters": []})
     api = [
         f"api/{p}"
         for p in PARTS
         if (LIBRARY / f"{p}.py").exists() or [*LIBRARY.glob(f"{p}/[!_]*.py")]
     ]
-    parts.append({"caption": "Reference", "chapters": files(api + ["bibliography"])})
+    parts[-1]["chapters"] += files(["bibliography"] + api)
     return {"format": "jb-book", "root": str(Path(front).with_suffix("")), "parts": parts}
 
 
