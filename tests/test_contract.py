@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from jet_anomaly.detect.detector import REGISTRY, detector_names, load_detector, make_detector
+from jet_anomaly.detect.detector import detector_class, detector_names, load_detector, make_detector
 from jet_anomaly.jet.jets import Jets
 from jet_anomaly.train.loop import Step
 
@@ -61,7 +61,7 @@ def trained():
 
     def get(name):
         if name not in made:
-            detector = make_detector(name, **REGISTRY[name].small)
+            detector = make_detector(name, **detector_class(name).small)
             detector.fit(TRAIN, TEST, epochs=2, batch_size=50, device="cpu", progress=False)
             made[name] = detector
         return made[name]
@@ -163,7 +163,7 @@ def test_saved_and_loaded_it_scores_the_same(trained, name, tmp_path):
 def test_the_seed_decides(trained, name):
     first = trained(name).anomaly_score(TEST)
     torch.manual_seed(77)
-    detector = make_detector(name, **REGISTRY[name].small)
+    detector = make_detector(name, **detector_class(name).small)
     detector.fit(TRAIN, TEST, epochs=2, batch_size=50, device="cpu", progress=False)
     assert np.array_equal(first, detector.anomaly_score(TEST))
 
@@ -172,7 +172,7 @@ def test_the_seed_decides(trained, name):
 def test_a_file_trains_like_the_jets_in_it(trained, name, tmp_path):
     TRAIN.to_hdf5(tmp_path / "train.h5")
     TEST.to_hdf5(tmp_path / "test.h5")
-    detector = make_detector(name, **REGISTRY[name].small)
+    detector = make_detector(name, **detector_class(name).small)
     detector.fit(
         tmp_path / "train.h5",
         tmp_path / "test.h5",
@@ -190,7 +190,7 @@ def test_a_file_trains_like_the_jets_in_it(trained, name, tmp_path):
 def test_training_resumes_to_the_same_bits(name, tmp_path):
     def fit(folder, *epochs):
         for n in epochs:
-            detector = make_detector(name, **REGISTRY[name].small)
+            detector = make_detector(name, **detector_class(name).small)
             detector.fit(
                 TRAIN,
                 TEST,

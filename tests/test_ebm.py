@@ -5,12 +5,11 @@ import pytest
 import torch
 from test_contract import TEST, TRAIN
 
-from jet_anomaly.detect.detector import REGISTRY, detector_names, make_detector
+from jet_anomaly.detect.detector import detector_class, make_detector
 from jet_anomaly.train.checkpoint import read_checkpoint
 from jet_anomaly.train.loop import Step
 
-detector_names()  # imports them all
-SMALL = REGISTRY["ebm"].small
+SMALL = detector_class("ebm").small
 
 
 def fitted(**settings):

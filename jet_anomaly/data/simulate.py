@@ -15,6 +15,7 @@ import math
 import os
 import tempfile
 import time
+import warnings
 import zlib
 from concurrent.futures import Executor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -29,8 +30,16 @@ from tqdm import tqdm
 
 from ..core.workers import Workers, cores
 from .cluster import cluster, generator_package, substructure
-from .processes import PRESETS, Generator, check_masses, check_window, find_process
+from jet_anomaly.data.processes import (
+    PRESETS,
+    Generator,
+    check_masses,
+    check_window,
+    find_process,
+    process_names,  # noqa: F401, exported again
+)
 from .response import respond
+from .sample import packaged_jets, packaged_processes, packaged_settings
 from ..jet.jets import Jets, JetWriter, concatenate, count_jets, kinematic_observables
 
 # %% ../../nbs/data/simulate.ipynb #c009
@@ -53,10 +62,13 @@ class Sample:
     def meta(self) -> dict:
         "Settings and versions, fit for JSON."
         made_by = {p: version(p) for p in ("pythia8mc", "fastjet")} | {"recipe": RECIPE}
+        return self.settings() | {"versions": made_by}
+
+    def settings(self) -> dict:
+        "Settings alone, fit for JSON."
         return asdict(self) | {
             "pt": [x if math.isfinite(x) else None for x in self.pt],
             "mass": list(self.mass),
-            "versions": made_by,
         }
 
     def name(self) -> str:
@@ -78,13 +90,13 @@ def _whole(value, name, least):
 def make_sample(
     process, seed=0, mass=None, pt=None, radius=1.0, preset="full", n_constituents=100
 ) -> Sample:  # as in `simulate`
-    "Check what a user asked for; raises `ValueError`, or `ImportError` when a generator is missing."
+    "Check what a user asked for; raises `ValueError`."
     find_process(process)
     if preset not in PRESETS:
         raise ValueError(f"preset={preset!r}: expected one of {', '.join(map(repr, PRESETS))}.")
     if not 0.1 <= radius <= 1.5:
         raise ValueError(f"radius={radius!r}: expected 0.1 to 1.5.")
-    sample = Sample(
+    return Sample(
         process,
         _whole(seed, "seed", 0),
         check_masses(process, mass),
@@ -93,9 +105,6 @@ def make_sample(
         preset,
         _whole(n_constituents, "n_constituents", 1),
     )
-    for package in "pythia8mc", "fastjet":
-        generator_package(package)
-    return sample
 
 # %% ../../nbs/data/simulate.ipynb #c014
 def _select(sample, constituents, n_events):
@@ -327,18 +336,55 @@ def _simulated(process, n, processes, cache, progress, settings):
         folder = (
             Path(passing) if cache is False else cache_folder() if cache is True else Path(cache)
         )
-        yield _blocks(sample, _make(sample, n, folder / sample.name(), processes, progress), n)
+        try:
+            for package in "pythia8mc", "fastjet":
+                generator_package(package)
+        except ImportError as missing:
+            files = _cached(sample, n, folder)
+            yield _blocks(sample, files, n) if files else [_packaged(sample, n, missing)]
+        else:
+            yield _blocks(sample, _make(sample, n, folder / sample.name(), processes, progress), n)
 
 
 def _blocks(sample, files, n):
     "The first `n` jets, shard by shard; all carry the sample's meta."
     metas = [Jets.from_hdf5(f, 0, 1).meta for f in files]
-    meta = sample.meta() | {k: sum(m[k] for m in metas) for k in ("generated", "accepted")}
+    meta = sample.settings() | {"versions": metas[0]["versions"]}
+    meta |= {k: sum(m[k] for m in metas) for k in ("generated", "accepted")}
     for shard, file in enumerate(files):
         jets = Jets.from_hdf5(file, 0, min(shard_size(shard), n))
         n -= len(jets)
         jets.meta = dict(meta)
         yield jets
+
+# %% ../../nbs/data/simulate.ipynb #c027x
+def _cached(sample, n, folder):
+    "Files of a finished sample of the same settings, made by any version; an empty list when there is none."
+    shards = range(n_shards(n))
+    for found in sorted(folder.glob(f"{sample.process}-{sample.preset}-seed{sample.seed}-*")):
+        if all(_finished(found, s) for s in shards):
+            meta = Jets.from_hdf5(shard_path(found, 0), 0, 1).meta
+            if {k: meta.get(k) for k in sample.settings()} == sample.settings():
+                return [shard_path(found, s) for s in shards]
+    return []
+
+
+def _packaged(sample, n, missing):
+    "The first `n` packaged jets if they are of this sample; raises the `ImportError` otherwise."
+    there = packaged_settings(sample.process) if sample.process in packaged_processes() else {}
+    same = {k: there.get(k) for k in sample.settings()} == sample.settings()
+    if not same or n > there["jets"]:
+        instead = (
+            f'{there["jets"]} {sample.process} jets of seed={there["seed"]}, preset="{there["preset"]}"'
+            if there
+            else "jets of " + ", ".join(packaged_processes())
+        )
+        raise ImportError(f"{missing} The package itself holds {instead}.") from missing
+    warnings.warn(
+        f"Pythia 8 or FastJet is not installed: the {n} {sample.process} jets are those of the package, rounded.",
+        stacklevel=5,
+    )
+    return packaged_jets(sample.process, n)
 
 # %% ../../nbs/data/simulate.ipynb #c028
 def simulate(
@@ -357,7 +403,7 @@ def simulate(
 ) -> Jets:
     """Simulated jets: Pythia 8, a CMS-like detector, FastJet. The first jets of a sample do not depend on `n`.
 
-    Raises `ValueError` for what makes no sense, `ImportError` where the generator is missing, `OSError` when the disk is full.
+    Raises `ValueError` for what makes no sense, `ImportError` where a generator is missing and neither cache nor package holds such jets, `OSError` when the disk is full.
     """
     settings = dict(
         seed=seed, mass=mass, pt=pt, radius=radius, preset=preset, n_constituents=n_constituents
