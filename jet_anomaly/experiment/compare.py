@@ -24,7 +24,7 @@ from ..detect.registry import detector_class, detector_names
 from ..evaluate.results import hardware
 from .ceiling import SUPERVISED
 from .trials import NOT_AVAILABLE, as_file, jets_of, peak_memory, run_trials
-from ..jet.jets import Jets, concatenate
+from ..jet.jets import Jets, concatenate, count_jets
 
 # %% ../../nbs/experiment/compare.ipynb #c008
 @dataclass(frozen=True)
@@ -123,10 +123,6 @@ def _background(job):
         return fit, held_out
     path, fraction = job["contaminate"]
     n, signal = round(fraction * len(fit)), jets_of(path)
-    if n > len(signal):
-        raise ValueError(
-            f"{fraction:.3g} of {len(fit)} jets are {n} signal jets; {path} has {len(signal)}."
-        )
     mixed = concatenate([fit[n:], signal[:n]])
     return mixed[np.random.default_rng(0).permutation(len(mixed))], held_out
 
@@ -302,6 +298,7 @@ def compare(
         ("test", k): v for k, v in test.items()
     }
     places = {(kind, name): as_file(v, name, folder) for (kind, name), v in samples.items()}
+    _enough(places, directions, held_out, contaminate)
     plan = list(_plan(places, folder, directions, entries, seeds, held_out, contaminate))
     work = importlib.import_module("jet_anomaly.experiment.compare").train_and_score
     results = run_trials(work, [job for _, job in plan], **how)
@@ -336,6 +333,20 @@ def _check(train, test, directions, entries, contaminate):
             )
 
 # %% ../../nbs/experiment/compare.ipynb #c020s0s1
+def _enough(places, directions, held_out, contaminate):
+    "Raises `ValueError` for fewer signal jets than are to be hidden."
+    if not contaminate:
+        return
+    name, fraction = contaminate
+    have = count_jets(places["train", name][0])
+    fit = max(count_jets(places["train", d][0]) for d in directions) * (1 - held_out)
+    if not 0 < fraction < 1 or fraction * fit > have:
+        raise ValueError(
+            f"{fraction:.3g} of {fit:.0f} training jets are {fraction * fit:.0f} signal jets; "
+            f"expected a share between 0 and 1, and {name!r} has {have}."
+        )
+
+
 def _same(a, b):
     "Jets of both samples; the hardest constituent tells jets apart."
     hardest = (np.ascontiguousarray(j.p4[:, 0]).view("V16").ravel() for j in (a, b))

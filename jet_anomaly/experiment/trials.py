@@ -73,8 +73,8 @@ def run_trials(
             results[todo[at]] = result
             bar.update()
             if NOT_AVAILABLE in result:
-                folder = Path(jobs[todo[at]]["folder"])
-                logging.getLogger(__name__).warning("%s: %s", folder, result[NOT_AVAILABLE])
+                where = "/".join(Path(jobs[todo[at]]["folder"]).parts[-2:])
+                logging.getLogger(__name__).warning("%s: %s", where, result[NOT_AVAILABLE])
     return results
 
 
