@@ -201,30 +201,17 @@ def _options(pairs):
     return out
 
 
-def _calibrate(detector, validation, args):
-    "Keep beside the detector what share of the held-out background reaches a score, where there are jets enough to say."
-    from jet_anomaly.evaluate.calibrate import Calibration
-
-    path = Path(args.out) / "calibration.safetensors"
-    path.unlink(missing_ok=True)  # of an earlier training
-    if validation is not None and len(validation) >= 200:
-        Calibration().fit(detector.anomaly_score(validation, device=args.device)).save(path)
-
-
 def _held_out(args):
-    "Training and validation jets: two files, or a random share of one."
+    "Training and validation jets: two files, which are streamed, or a random share of one, which is loaded."
     from jet_anomaly.jet.jets import Jets
 
-    jets = Jets.from_hdf5(args.jets)
-    if args.validation is None:
-        return jets, None
     try:
         share = float(args.validation)
     except ValueError:
-        return jets, Jets.from_hdf5(args.validation)
+        return args.jets, args.validation
     if not 0 < share < 1:
         raise ValueError(f"--validation {args.validation}: a share must lie between 0 and 1.")
-    return jets.split(1 - share, share, seed=args.seed)
+    return Jets.from_hdf5(args.jets).split(1 - share, share, seed=args.seed)
 
 # %% ../nbs/cli.ipynb #c015
 def _training_arguments(p):
@@ -273,6 +260,7 @@ def _train_arguments(p):
 def train(args):
     "Train a detector on background jets."
     from jet_anomaly.detect.detector import make_detector
+    from jet_anomaly.jet.jets import count_jets
 
     detector = make_detector(args.detector, **_options(args.options))
     jets, validation = _held_out(args)
@@ -287,14 +275,13 @@ def train(args):
         **_training(args),
     )
     detector.save(args.out)
-    _calibrate(detector, validation, args)
     last = {
         k: v for k, v in (history.rows[-1] if len(history) else {}).items() if k.endswith("_loss")
     }
     return {
         "detector": args.detector,
         "folder": args.out,
-        "jets": len(jets),
+        "jets": count_jets(jets) if isinstance(jets, str) else len(jets),
         "epochs": len(history),
         **last,
     }
@@ -331,7 +318,6 @@ def scan(args):
     "Train a detector over values of one setting, several times each: losses and their elbow."
     import matplotlib.pyplot as plt
     import numpy as np
-
     from jet_anomaly.core.files import atomic_path
     from jet_anomaly.evaluate.image_plots import scan_curve
     from jet_anomaly.experiment.scan import scan as run
@@ -409,36 +395,47 @@ def _score_events(file, score, how):
         file[f"events/{name}"] = a
 
 # %% ../nbs/cli.ipynb #c017s0
+def _score_block(detector, jets, device):
+    "The columns of the score file for a block of jets."
+    import warnings
+
+    from jet_anomaly.detect.background import OutsideWindow
+
+    with warnings.catch_warnings():  # said once for the whole file
+        warnings.simplefilter("ignore", OutsideWindow)
+        scores = detector.scores(jets, device=device)
+    columns = {f"scores/{k}": v for k, v in scores.items()}
+    columns |= {f"observables/{k}": v for k, v in jets.observables.items()}
+    if jets.labels is not None:
+        columns["labels"] = jets.labels
+    if detector.background is not None:
+        columns["p_value"] = detector.calibration().p_value(scores[detector.score])
+    return columns
+
+
 @verb(_score_arguments)
 def score(args):
     "Score jets with a trained detector; higher is more anomalous."
-    from tqdm import tqdm
-
     from jet_anomaly.core.files import atomic_hdf5
     from jet_anomaly.detect.detector import load_detector
-    from jet_anomaly.evaluate.calibrate import Calibration
     from jet_anomaly.jet.jets import Jets, count_jets
+    from tqdm import tqdm
 
-    detector, n, at = load_detector(args.detector), count_jets(args.jets), 0
+    from jet_anomaly.detect.background import outside_message
+
+    detector, n, at, outside = load_detector(args.detector), count_jets(args.jets), 0, {}
     if args.out.endswith(".csv"):
         return _score_table(detector, args)
-    kept = Path(args.detector) / "calibration.safetensors"
-    calibration = Calibration.load(kept) if kept.is_file() else None
     with (
         atomic_hdf5(args.out) as file,
         tqdm(total=n, unit="jet", unit_scale=True, disable=args.quiet) as bar,
     ):
         for jets in Jets.blocks(args.jets, args.batch_size):
-            columns = {
-                f"scores/{k}": v for k, v in detector.scores(jets, device=args.device).items()
-            }
-            columns |= {f"observables/{k}": v for k, v in jets.observables.items()} | (
-                {} if jets.labels is None else {"labels": jets.labels}
-            )
-            if calibration:
-                columns["p_value"] = calibration.p_value(columns[f"scores/{detector.score}"])
+            columns = _score_block(detector, jets, args.device)
             for name, a in columns.items():
                 file.require_dataset(name, (n,), a.dtype)[at : at + len(jets)] = a
+            for name, share in detector.outside(jets).items():
+                outside[name] = outside.get(name, 0) + share * len(jets) / n
             at += len(jets)
             bar.update(len(jets))
         if args.events:
@@ -448,7 +445,10 @@ def score(args):
             anomaly_score=detector.score,
             higher_is="more anomalous",
             jets=str(args.jets),
+            **{f"outside_{name}": share for name, share in outside.items()},
         )
+    if message := outside_message(outside, detector.window):
+        print(f"jet-anomaly score: warning: {message}", file=sys.stderr)
     return {
         "jets": n,
         "scores": sorted(k.removeprefix("scores/") for k in columns if k.startswith("scores/")),
@@ -486,7 +486,6 @@ def _sample(detectors, path, args):
 
     import numpy as np
     import torch
-
     from jet_anomaly.evaluate.results import Sample
     from jet_anomaly.experiment.trials import complete
     from jet_anomaly.jet.jets import Jets
@@ -624,9 +623,10 @@ def _direction(text):
 @verb(_compare_arguments)
 def compare(args):
     "Train many detectors in several directions with several seeds: one board, with bands."
-    from jet_anomaly.experiment.board import judge
     from jet_anomaly.experiment.compare import compare as run
     from jet_anomaly.experiment.compare import default_entries
+
+    from jet_anomaly.experiment.board import judge
 
     entries = default_entries(json.loads(Path(args.budget).read_text()) if args.budget else None)
     if unknown := sorted(set(args.entries or ()) - {e.label for e in entries}):

@@ -77,7 +77,18 @@ def scripts(app, config):
     config.html_js_files = [f for f in config.html_js_files if "mathjax" not in str(f)]
 
 
+def without_thebe(app, pagename, templatename, context, doctree):
+    "The theme declares Thebe, which runs cells over a network, twice on every page: an error in the console. We use Colab."
+    context["script_files"] = [
+        f
+        for f in context.get("script_files", [])
+        if "thebe" not in f"{f} {getattr(f, 'attributes', {})}".lower()
+    ]
+    context["css_files"] = [f for f in context.get("css_files", []) if "thebe" not in str(f)]
+
+
 def setup(app):
+    app.connect("html-page-context", without_thebe, priority=900)
     app.connect("config-inited", scripts)
     app.connect("source-read", write)
     app.connect("autodoc-process-docstring", describe)
