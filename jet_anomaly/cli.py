@@ -318,6 +318,7 @@ def scan(args):
     "Train a detector over values of one setting, several times each: losses and their elbow."
     import matplotlib.pyplot as plt
     import numpy as np
+
     from jet_anomaly.core.files import atomic_path
     from jet_anomaly.evaluate.image_plots import scan_curve
     from jet_anomaly.experiment.scan import scan as run
@@ -416,12 +417,12 @@ def _score_block(detector, jets, device):
 @verb(_score_arguments)
 def score(args):
     "Score jets with a trained detector; higher is more anomalous."
-    from jet_anomaly.core.files import atomic_hdf5
-    from jet_anomaly.detect.detector import load_detector
-    from jet_anomaly.jet.jets import Jets, count_jets
     from tqdm import tqdm
 
+    from jet_anomaly.core.files import atomic_hdf5
     from jet_anomaly.detect.background import outside_message
+    from jet_anomaly.detect.detector import load_detector
+    from jet_anomaly.jet.jets import Jets, count_jets
 
     detector, n, at, outside = load_detector(args.detector), count_jets(args.jets), 0, {}
     if args.out.endswith(".csv"):
@@ -486,6 +487,7 @@ def _sample(detectors, path, args):
 
     import numpy as np
     import torch
+
     from jet_anomaly.evaluate.results import Sample
     from jet_anomaly.experiment.trials import complete
     from jet_anomaly.jet.jets import Jets
@@ -623,10 +625,9 @@ def _direction(text):
 @verb(_compare_arguments)
 def compare(args):
     "Train many detectors in several directions with several seeds: one board, with bands."
+    from jet_anomaly.experiment.board import judge
     from jet_anomaly.experiment.compare import compare as run
     from jet_anomaly.experiment.compare import default_entries
-
-    from jet_anomaly.experiment.board import judge
 
     entries = default_entries(json.loads(Path(args.budget).read_text()) if args.budget else None)
     if unknown := sorted(set(args.entries or ()) - {e.label for e in entries}):
