@@ -1,7 +1,7 @@
 """Chapters run where Pythia 8 and FastJet are not installed and nothing is in the cache: with the packaged jets."""
 
 import pytest
-from helpers import NBS, name, python
+from helpers import NBS, python
 
 RUN = """
 import sys
