@@ -9,6 +9,7 @@ __all__ = ['VAE', 'mean_distance', 'mean_product', 'distance_correlation', 'DisC
 from dataclasses import dataclass
 
 import torch
+from fastcore.basics import patch
 
 from .detector import Penalty, detector_class, observable, register
 from ..jet.kinematics import wide
@@ -17,19 +18,24 @@ from ..train.schedules import schedule, settled
 # %% ../../nbs/detect/disco.ipynb #c008
 def mean_distance(
     x,  # (…, n)
+    weights=None,  # (…, n) of mean one
 ):  # (…, n)
-    "Mean of |x_i − x_j| over j for every i, by one sort."
+    "Weighted mean of |x_i − x_j| over j for every i, by one sort."
     n = x.shape[-1]
     value, index = x.sort(-1)
-    below = value.cumsum(-1)
-    k = torch.arange(n, device=x.device)
-    d = value * (2 * k + 2 - n) - 2 * below + below[..., -1:]
+    if weights is None:
+        w, upto = 1.0, torch.arange(1, n + 1, device=x.device, dtype=x.dtype)
+    else:
+        w = weights.gather(-1, index)
+        upto = w.cumsum(-1)
+    below = (w * value).cumsum(-1)
+    d = value * (2 * upto - upto[..., -1:]) - 2 * below + below[..., -1:]
     return torch.zeros_like(d).scatter(-1, index, d / n)
 
 # %% ../../nbs/detect/disco.ipynb #c011
-def _sign_sums(x, y):
-    "Σ_j sgn(x_i − x_j) sgn(y_i − y_j) · (1, x_j, y_j) for every i: (…, n, 3). Signs have no gradient, and their n² are never held at once."
-    v = torch.stack([torch.ones_like(x), x, y], -1)
+def _sign_sums(x, y, w):
+    "Σ_j w_j sgn(x_i − x_j) sgn(y_i − y_j) · (1, x_j, y_j) for every i: (…, n, 3). Signs have no gradient, and their n² are never held at once."
+    v = torch.stack([w, w * x, w * y], -1)
     rows = max(
         1, (2**16 if x.device.type == "cpu" else 2**24) // x.numel()
     )  # on a CPU as many as its cache holds
@@ -44,49 +50,57 @@ def _sign_sums(x, y):
 def mean_product(
     x,  # (…, n)
     y,  # (…, n)
+    weights=None,  # (…, n) of mean one
 ):  # (…,)
-    "Mean of |x_i − x_j| |y_i − y_j| over i and j."
+    "Weighted mean of |x_i − x_j| |y_i − y_j| over i and j."
+    w = torch.ones_like(x) if weights is None else weights
     with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
-        one, sx, sy = _sign_sums(x.float(), y.float()).to(x.dtype).unbind(-1)
+        sums = _sign_sums(x.float(), y.float(), w.float())
+        one, sx, sy = sums.to(x.dtype).unbind(-1)
     cross = (
         x * sy + y * sx
     )  # each half stands for both, so the gradient counts it twice and the value once
-    return (2 * x * y * one - 2 * cross + cross.detach()).mean(-1) / x.shape[-1]
+    return (w * (2 * x * y * one - 2 * cross + cross.detach())).mean(-1) / x.shape[-1]
 
 # %% ../../nbs/detect/disco.ipynb #c012
 def distance_correlation(
     x,  # (…, n)
     y,  # (…, n)
     squared=False,  # leave the root out; its gradient has no limit where x and y are independent
+    weights=None,  # (…, n), not negative
 ):  # (…,) between 0 and 1; 0 where one of the two is constant
     "Distance correlation over the last axis (Székely et al. 2007, eq. 2.9–2.11, V-statistic), with gradients. Raises `ValueError` for shapes that differ."
-    if x.shape != y.shape:
+    if x.shape != y.shape or (weights is not None and weights.shape != x.shape):
         raise ValueError(f"Shapes {tuple(x.shape)} and {tuple(y.shape)}: expected the same jets.")
-    x, y = (_standard(wide(v if v.dtype == torch.float64 else v.float())) for v in (x, y))
-    a, b = mean_distance(x), mean_distance(y)
+    w = None if weights is None else (weights / weights.mean(-1, keepdim=True)).float()
+
+    def mean(v, keepdim=False):
+        return (v if w is None else w * v).mean(-1, keepdim=keepdim)
+
+    def standard(v):
+        "Centred, and of unit spread where there is any: the distance correlation does not see it and the digits do."
+        v = wide(v if v.dtype == torch.float64 else v.float())
+        v = v - mean(v, True)
+        spread = mean(v.detach().square(), True).sqrt()
+        return v / torch.where(spread > 0, spread, 1)
 
     def centred(product, a, b):
-        return product - 2 * (a * b).mean(-1) + a.mean(-1) * b.mean(-1)
+        return product - 2 * mean(a * b) + mean(a) * mean(b)
 
-    xx, yy = (centred(2 * v.square().mean(-1), d, d) for v, d in ((x, a), (y, b)))
+    x, y = standard(x), standard(y)
+    a, b = mean_distance(x, w), mean_distance(y, w)
+    xx, yy = (centred(2 * mean(v.square()), d, d) for v, d in ((x, a), (y, b)))
     known = (xx > 1e-12) & (yy > 1e-12)
-    r = torch.where(
-        known, centred(mean_product(x, y), a, b) / torch.where(known, xx * yy, 1).sqrt(), 0
-    ).clamp(min=0)
+    product = mean_product(x, y, w)
+    r = torch.where(known, centred(product, a, b) / torch.where(known, xx * yy, 1).sqrt(), 0)
+    r = r.clamp(min=0)
     return r if squared else torch.where(r > 0, torch.where(r > 0, r, 1).sqrt(), 0)
-
-
-def _standard(v):
-    "Centred, and of unit spread where there is any: the distance correlation does not see it and the digits do."
-    v = v - v.mean(-1, keepdim=True)
-    spread = v.detach().square().mean(-1, keepdim=True).sqrt()
-    return v / torch.where(spread > 0, spread, 1)
 
 # %% ../../nbs/detect/disco.ipynb #c018
 class DisCo(Penalty):
     "λ times the distance correlation between a term of the loss and an observable of the jets (arXiv:2001.05310)."
 
-    name = "disco"
+    name, weighs = "disco", True
 
     def __init__(
         self,
@@ -100,15 +114,9 @@ class DisCo(Penalty):
         super().__init__()
         if weight < 0 or batch < 0:
             raise ValueError(f"weight={weight} and batch={batch} must not be negative.")
-        self.observable, self.weight, self.term, self.ramp, self.batch, self.squared = (
-            observable,
-            weight,
-            term,
-            ramp,
-            batch,
-            squared,
-        )
-        self.register_buffer("memory", torch.zeros(2, 0), persistent=False)
+        self.observable, self.weight, self.term = observable, weight, term
+        self.ramp, self.batch, self.squared = ramp, batch, squared
+        self.register_buffer("memory", torch.zeros(3, 0), persistent=False)
         schedule(ramp)
 
     def extra_repr(self):
@@ -120,27 +128,31 @@ class DisCo(Penalty):
     def columns(self, detector, jets, training=True):
         return (torch.from_numpy(observable(jets, self.observable)),)
 
-    def forward(self, detector, per_jet, columns, step):
-        weight = self.weight * schedule(self.ramp)(step.epoch)
-        x, y = self.gather(per_jet[self.term].float(), columns[0], step.training)
-        return weight * distance_correlation(x, y, self.squared).mean()
+# %% ../../nbs/detect/disco.ipynb #c018s1
+@patch
+def forward(self: DisCo, detector, per_jet, columns, step, weights=None):
+    weight, x = self.weight * schedule(self.ramp)(step.epoch), per_jet[self.term].float()
+    w = torch.ones_like(x) if weights is None else weights
+    x, y, w = self.gather(x, columns[0].to(x), w, step.training)
+    w = None if weights is None else w
+    return weight * distance_correlation(x, y, self.squared, w).mean()
 
-    def gather(self, x, y, training):  # → each (parts, jets in the term)
-        "The jets of the term: parts of the batch, or the batch and those before it."
-        n = len(x)
-        if not self.batch or n == self.batch or (n < self.batch and not training):
-            return x[None], y[None]
-        if n > self.batch:
-            return (
-                v[: n // self.batch * self.batch].unflatten(0, (-1, self.batch)) for v in (x, y)
-            )
-        old = self.memory
-        self.memory = torch.cat([torch.stack([x.detach(), y.to(x.dtype)]), old], 1)[
-            :, : self.batch - n
-        ]
-        share = (n + old.shape[1]) / n  # each jet's pull is 1/jets; only the new ones can move
-        x = share * x - (share - 1) * x.detach()
-        return torch.cat([x, old[0]])[None], torch.cat([y, old[1]])[None]
+
+@patch
+def gather(self: DisCo, x, y, w, training):  # → each (parts, jets in the term)
+    "The jets of the term: parts of the batch, or the batch and those before it."
+    n = len(x)
+    if not self.batch or n == self.batch or (n < self.batch and not training):
+        return x[None], y[None], w[None]
+    if n > self.batch:
+        whole = n // self.batch * self.batch
+        return (v[:whole].unflatten(0, (-1, self.batch)) for v in (x, y, w))
+    old = self.memory
+    now = torch.stack([x.detach(), y, w])
+    self.memory = torch.cat([now, old], 1)[:, : self.batch - n]
+    share = (n + old.shape[1]) / n  # each jet's pull is 1/jets; only the new ones can move
+    x = share * x - (share - 1) * x.detach()
+    return (torch.cat([new, before])[None] for new, before in zip((x, y, w), old))
 
 # %% ../../nbs/detect/disco.ipynb #c021
 VAE = detector_class("vae")
