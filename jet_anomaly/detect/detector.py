@@ -320,6 +320,7 @@ def fit(
     Raises `ValueError` for an empty sample or negative weights, `KeyError` for missing features.
     """
     trainer, first = Trainer(**(self.recipe | settings)), next(iter(blocks(jets, 100_000)))
+    pick_device(trainer.device)
     before, self.background = self.device, None
     weights = [None if j is None else event_weights(j) for j in (jets, validation)]
     self.has_weights = any(w is not None for w in weights)
