@@ -4,12 +4,13 @@ import dcor
 import numpy as np
 import pytest
 import torch
+from jet_anomaly.detect.disco import DisCo
+from jet_anomaly.detect.exposure import OutlierExposure
+from jet_anomaly.evaluate.distance import distance_correlation
+from jet_anomaly.jet.jets import Jets, concatenate
 from test_contract import HELD_OUT, TEST, TRAIN
 
 from jet_anomaly.detect.detector import Penalty, make_detector
-from jet_anomaly.detect.disco import DisCo, distance_correlation
-from jet_anomaly.detect.exposure import OutlierExposure
-from jet_anomaly.jet.jets import Jets, concatenate
 
 N = len(TRAIN)
 WEIGHT = 1.0 + (np.arange(N) < N // 2)  # the first half counts twice
@@ -95,13 +96,13 @@ def test_weighted_distance_correlation_is_that_of_copies(squared):
     rng = np.random.default_rng(1)
     x = torch.tensor(rng.normal(size=60), requires_grad=True)
     y, copies = torch.tensor(rng.normal(size=60)) + x.detach() ** 2, rng.integers(0, 4, 60)
-    value = distance_correlation(x, y, squared, torch.tensor(copies, dtype=torch.float64))
+    value = distance_correlation(x, y, torch.tensor(copies, dtype=torch.float64), squared)
     which = np.repeat(np.arange(60), copies)
     theirs = dcor.distance_correlation_sqr if squared else dcor.distance_correlation
     a, b = (v.detach().numpy()[which] for v in (x, y))
     assert value.item() == pytest.approx(theirs(a, b), abs=1e-5)
     (mine,) = torch.autograd.grad(value, x)
-    (copied,) = torch.autograd.grad(distance_correlation(x[which], y[which], squared), x)
+    (copied,) = torch.autograd.grad(distance_correlation(x[which], y[which], squared=squared), x)
     torch.testing.assert_close(mine, copied, atol=1e-5, rtol=1e-3)
 
 
