@@ -4,6 +4,8 @@ import dcor
 import numpy as np
 import pytest
 import torch
+
+from jet_anomaly.detect.detector import make_detector
 from jet_anomaly.detect.disco import DisCo
 from jet_anomaly.detect.exposure import OutlierExposure, histogram_weights
 from jet_anomaly.evaluate.distance import distance_correlation
@@ -11,8 +13,6 @@ from jet_anomaly.jet.jets import Jets
 from jet_anomaly.train.latent import importance_log_likelihood, noise_variance
 from jet_anomaly.train.loop import Step
 from jet_anomaly.train.schedules import schedule, settled
-
-from jet_anomaly.detect.detector import make_detector
 
 
 def toy_jets(n, seed, prongs=1, heavy=0.0):

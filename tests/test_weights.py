@@ -4,13 +4,13 @@ import dcor
 import numpy as np
 import pytest
 import torch
+from test_contract import HELD_OUT, TEST, TRAIN
+
+from jet_anomaly.detect.detector import Penalty, make_detector
 from jet_anomaly.detect.disco import DisCo
 from jet_anomaly.detect.exposure import OutlierExposure
 from jet_anomaly.evaluate.distance import distance_correlation
 from jet_anomaly.jet.jets import Jets, concatenate
-from test_contract import HELD_OUT, TEST, TRAIN
-
-from jet_anomaly.detect.detector import Penalty, make_detector
 
 N = len(TRAIN)
 WEIGHT = 1.0 + (np.arange(N) < N // 2)  # the first half counts twice

@@ -9,13 +9,13 @@ __all__ = ['FORMAT', 'FEWEST', 'MOST', 'parse_score', 'Background', 'OutsideWind
 # %% ../../nbs/detect/background.ipynb #b003
 import numpy as np
 from fastcore.basics import patch
+
 from ..core.files import load_arrays, save_arrays
+from ..evaluate.decorrelation import MassDecorrelated, decorrelate, normal_quantile
 from ..evaluate.distance import distance_correlation
 from ..evaluate.metrics import effective_size
 from ..jet.jets import Jets, kinematic_observables
 from ..jet.kinematics import delta_phi, eta, phi
-
-from ..evaluate.decorrelation import MassDecorrelated, decorrelate, normal_quantile
 
 # %% ../../nbs/detect/background.ipynb #b008
 def parse_score(

@@ -9,12 +9,12 @@ __all__ = ['LATENTS', 'map_network', 'ChannelConfig', 'ChannelAE', 'ChannelVAECo
 from dataclasses import dataclass
 
 import torch
-from ..represent.images import ChannelImages
-from ..train.latent import active_latents, draw, gaussian, gaussian_kl
-from ..train.loop import Step
 from torch import nn
 
 from .detector import Detector, blocks, register
+from ..represent.images import ChannelImages
+from ..train.latent import active_latents, draw, gaussian, gaussian_kl
+from ..train.loop import Step
 
 # %% ../../nbs/detect/channels.ipynb #c009
 LATENTS = {

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 import torch
 from fastcore.basics import patch
-from ..evaluate.distance import distance_correlation
-from ..train.schedules import schedule, settled
 
 from .detector import Penalty, detector_class, observable, register
+from ..evaluate.distance import distance_correlation
+from ..train.schedules import schedule, settled
 
 # %% ../../nbs/detect/disco.ipynb #c018
 class DisCo(Penalty):
