@@ -89,7 +89,7 @@ class Workers(ProcessPoolExecutor):
         super().__init__(n, context, here._begin, (threads, cards))
 
     def submit(self, function, /, *args, **kwargs):  # as of any executor
-        "Have a worker call a function, which it must be able to import. Raises `ValueError` for one of a script or notebook."
+        "Have a worker call a function that it can import. Raises `ValueError` for one of a script or notebook."
         if getattr(function, "__module__", None) == "__main__":
             raise ValueError(
                 f"{function.__qualname__} is defined in a script or notebook, "

@@ -24,7 +24,7 @@ def by_label(
     labels,  # (jets,) 0 for background, 1, 2, … for signal; or true for signal
     *arrays,  # each (jets,): scores, weights, masses …
 ):
-    "Background and signal of each array in turn: `auc(*by_label(labels, scores))`. Raises `ValueError` for labels that are no classes."
+    "Background and signal of each array: `auc(*by_label(labels, scores))`. Raises `ValueError` for others."
     labels = _classes(labels)
     arrays = [np.asarray(_numpy(a)) for a in arrays]
     for a in arrays:
@@ -214,7 +214,7 @@ def effective_size(
 
 @dataclass(frozen=True, eq=False)
 class Roc:
-    "A receiver operating characteristic, thresholds falling; unpacks like scikit-learn's `roc_curve` into three arrays."
+    "A receiver operating characteristic, thresholds falling; unpacks into three arrays as scikit-learn's does."
 
     background: np.ndarray  # (points,) efficiency of the background, from 0 to 1
     signal: np.ndarray  # (points,) efficiency of the signal, from 0 to 1
@@ -267,7 +267,8 @@ def _falls(curve):
     "The curve, when its efficiencies fall with the threshold."
     if curve.signed:
         raise ValueError(
-            "Some weights are negative, so an efficiency does not belong to one threshold: they must be not negative here. "
+            "Some weights are negative, so an efficiency does not belong to one threshold: "
+            "they must be not negative here. "
             "Use the AUC, or cancel negative weights against their neighbours first."
         )
     return curve
@@ -280,7 +281,7 @@ def rejection(
     weights_signal=None,
     at=0.3,  # signal efficiency, a number or an array
 ):
-    "Background rejection 1/ε_B at a signal efficiency; a lower limit where it is the effective number of background jets."
+    "Background rejection 1/ε_B at a signal efficiency; where it is the number of background jets, a lower limit."
     c = _falls(roc(background, signal, weights_background, weights_signal))
     e = _interpolate(at, _numpy(c.signal), _numpy(c.background), "left")
     return (1 / np.maximum(e, 1 / c.effective_background))[()]
@@ -466,7 +467,8 @@ def paired_bootstrap(
     sweeps = [Sweep(*scores, weights_background, weights_signal) for scores in (first, second)]
     if sweeps[0].sizes != sweeps[1].sizes:
         raise ValueError(
-            f"The two scores are of {sweeps[0].sizes} and {sweeps[1].sizes} jets; a paired comparison needs the same jets."
+            f"The two scores are of {sweeps[0].sizes} and {sweeps[1].sizes} jets; "
+            "a paired comparison needs the same jets."
         )
     values = [metric(s.roc(), **options) for s in sweeps]
     drawn = [replicas(metric, s, n=n, seed=seed, **options) for s in sweeps]

@@ -179,7 +179,7 @@ def _fit_supervised(job, tests):
             )
         result["train_seconds"] += time.perf_counter() - began
         made, per_jet = _score_all(
-            lambda j: {"probability": score(j)},
+            lambda j, score=score: {"probability": score(j)},
             {name: tests[name], f"{name}:background": tests[job["direction"]]},
         )
         arrays |= made
