@@ -159,7 +159,7 @@ def read(args):
         None if args.format == "auto" else args.format,
         cutflow=flow,
         progress=not args.quiet,
-        **_options(args.options),
+        **_options(args.options, windows=("pt", "mass")),
     )
     if not args.json:
         print(flow)
@@ -187,17 +187,32 @@ def fetch(args):
     }
 
 # %% ../nbs/cli.ipynb #c014
-def _options(pairs):
-    "{name: value} from name=value; values are JSON, or else words."
+def _value(text):
+    "JSON, or numbers with commas, or else a word."
+    for trial in text, f"[{text}]":
+        try:
+            return json.loads(trial)
+        except json.JSONDecodeError:
+            pass
+    return text
+
+
+def _options(
+    pairs,  # texts NAME=VALUE
+    windows=(),  # names whose values must be LOW,HIGH
+):
+    "{name: value} from name=value."
     out = {}
     for pair in pairs or ():
         name, equals, text = pair.partition("=")
         if not equals or not name:
             raise ValueError(f"--set {pair}: expected name=value.")
-        try:
-            out[name] = json.loads(text)
-        except json.JSONDecodeError:
-            out[name] = text
+        out[name] = value = _value(text)
+        pair_of_numbers = isinstance(value, list) and [type(v) in (int, float) for v in value]
+        if name in windows and pair_of_numbers != [True, True]:
+            raise ValueError(
+                f"--set {pair}: expected {name}=LOW,HIGH in GeV, such as {name}=500,700."
+            )
     return out
 
 
