@@ -57,6 +57,10 @@ class Grid(NamedTuple):
             self.weights * np.exp(self.nodes @ np.asarray(theta)[..., None, :, None])[..., 0]
         ).sum(-1)
 
+    def only(self, keep):  # (bins,) bool, or a slice
+        "The same terms in some of the bins, for a fit of these; the edges stay."
+        return self._replace(nodes=self.nodes[keep], weights=self.weights[keep])
+
 # %% ../../nbs/search/background.ipynb #bkg011
 def make_grid(
     edges,  # (bins + 1,) GeV, rising
@@ -96,20 +100,24 @@ def starting_point(
     counts,  # (bins,)
     steps=60,
 ) -> np.ndarray:  # (parameters,), orthogonal
-    "The log-linear solution: a fit with the function at bin centres, a convex problem. Raises `RuntimeError`."
+    "The log-linear solution: a fit with the function at the centres of the bins, a convex problem."
     x, width = grid.nodes[:, grid.nodes.shape[1] // 2], grid.weights.sum(1)
     # start at the least-squares line through the logarithms
     root = np.sqrt(counts + 0.5)
     theta = np.linalg.lstsq(x * root[:, None], root * np.log((counts + 0.5) / width), rcond=None)[0]
+    mu = width * np.exp(np.clip(x @ theta, -60, 60))
     for _ in range(steps):
-        mu = width * np.exp(np.clip(x @ theta, -60, 60))
-        step = np.linalg.solve((x.T * mu) @ x + 1e-12 * np.eye(len(theta)), x.T @ (counts - mu))
-        theta = theta + step / max(1, np.abs(x @ step).max())
-        if np.abs(step).max() < 1e-9:
-            return theta
-    raise RuntimeError(
-        f"No smooth start for these {int(np.sum(counts))} events in {len(counts)} bins."
-    )
+        step = np.linalg.solve((x.T * mu) @ x + 1e-9 * np.eye(len(theta)), x.T @ (counts - mu))
+        size = 1 / max(1, np.abs(x @ step).max())  # no bin changes by more than a factor e
+        while size > 1e-6:
+            new = width * np.exp(np.clip(x @ (theta + size * step), -60, 60))
+            if likelihood(counts, new) <= likelihood(counts, mu):
+                break
+            size /= 2
+        theta, mu = theta + size * step, new
+        if np.abs(step).max() < 1e-6:
+            break
+    return theta
 
 # %% ../../nbs/search/background.ipynb #bkg017
 def _minuit():
@@ -185,6 +193,8 @@ def fit_spectrum(
         m.fixed[-1] = True
     else:
         m.errors[-1] = max(1.0, np.sqrt(counts[t > 0.3 * t.max()].sum()))
+        room = grid.expected(start) / np.maximum(t, 1e-300)
+        m.limits[-1] = (-0.99 * room[t > 1e-3 * t.max()].min(), None)
     m.migrad()
     if not m.valid:
         raise RuntimeError(
@@ -202,7 +212,7 @@ class Choice(NamedTuple):
 
     parameters: int
     deviance: float
-    p_more: float  # p-value of the gain from one parameter more; NaN for the last
+    p_more: float  # p-value of the gain from one parameter more; NaN for the largest function
 
 
 def choose_parameters(
@@ -212,15 +222,18 @@ def choose_parameters(
     most=MOST,
     level=0.05,  # p-value of the gain below which a parameter is added
     sqrt_s=SQRT_S,  # GeV
+    keep=slice(None),  # bins to look at: all, or those outside a window
 ) -> tuple:  # the number of parameters, and a list of `Choice`
     "Add parameters to the dijet function until the likelihood ratio says that the next one does not pay."
-    fits = [
-        fit_spectrum(counts, make_grid(edges, counts, n, sqrt_s)) for n in range(least, most + 1)
-    ]
-    gains = [2 * (a.nll - b.nll) for a, b in zip(fits, fits[1:])]
-    p = [float(stats.chi2.sf(max(g, 0), 1)) for g in gains] + [np.nan]
-    table = [Choice(least + i, f.deviance, q) for i, (f, q) in enumerate(zip(fits, p))]
-    return next(c.parameters for c in table if not c.p_more < level), table
+    table, fit = [], fit_spectrum(counts[keep], make_grid(edges, counts, least, sqrt_s).only(keep))
+    for n in range(least, most):
+        more = fit_spectrum(counts[keep], make_grid(edges, counts, n + 1, sqrt_s).only(keep))
+        p = float(stats.chi2.sf(max(2 * (fit.nll - more.nll), 0), 1))
+        table.append(Choice(n, fit.deviance, p))
+        if p >= level:
+            return n, table
+        fit = more
+    return most, [*table, Choice(most, fit.deviance, np.nan)]
 
 # %% ../../nbs/search/background.ipynb #bkg028
 @njit(cache=True, nogil=True)
