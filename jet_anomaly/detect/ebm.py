@@ -4,12 +4,11 @@
 
 # %% auto #0
 __all__ = ['NETWORKS', 'principal_frame', 'jet_numbers', 'constituent_numbers', 'perceptron', 'Correction', 'ListCorrection',
-           'SetCorrection', 'EBMConfig', 'check', 'EBM', 'EBMMLPConfig', 'EBMMLP']
+           'SetCorrection', 'EBMConfig', 'check', 'EBM', 'size', 'EBMMLPConfig', 'EBMMLP']
 
 # %% ../../nbs/detect/ebm.ipynb #e004
 import copy
 import dataclasses
-import math
 from dataclasses import dataclass
 
 import torch
@@ -159,7 +158,7 @@ class EBMConfig:
     restart: float = 0.002  # share of walkers that start anew from the reference in a batch
     young: int = 5  # walkers teach after this many proposals
     noise: float = 0.03  # of the real jets in z, which keeps slopes finite
-    regularisation: float = 1e-4  # α, weight of the squared corrections
+    regularisation: float = 1e-3  # α, weight of the squared corrections
     average: float = 0.999  # weights are averaged over about 1 / (1 − average) batches
 
 
@@ -201,6 +200,7 @@ class EBM(Detector):
         self.replay = Replay(c.walkers, (c.n_constituents, 3))
         self.register_buffer("step_size", torch.tensor(0.15))
         self.register_buffer("batches", torch.tensor(0))
+        self.register_buffer("edge", torch.tensor(float("inf")))  # largest size of z in training
         self.starting = False
         # every process has walkers of its own
         self._ddp_params_and_buffers_to_ignore = [
@@ -235,7 +235,18 @@ def correction(self: EBM, z, mask, net=None):  # (jets,)
 @patch
 def energy(self: EBM, z, mask, net=None):  # (jets,)
     "−log of the density per dz, but for a constant."
-    return z.square().sum((1, 2)) / 2 + self.correction(z, mask, net)
+    return z.square().sum((1, 2)) / 2 + self.correction(z, mask, net) + self.wall(z, mask)
+
+
+def size(z, mask):
+    "Root mean square of the numbers of a jet, (jets,)."
+    return (z.square().sum((1, 2)) / (3 * mask.sum(1)).clamp(min=1) + 1e-12).sqrt()
+
+
+@patch
+def wall(self: EBM, z, mask):
+    "Rises beyond the sizes of the training jets, where nothing has taught the network."
+    return 100.0 * mask.sum(1) * (size(z, mask) - self.edge).clamp(min=0).square()
 
 
 @patch
@@ -312,7 +323,7 @@ def follow(self: EBM):
 
 
 @patch
-def terms(self: EBM, z, mask, step=Step()):
+def terms(self: EBM, z, mask, step=Step()):  # noqa: B008
     if self.training and step.training:
         return self.start_terms(z, mask) if self.starting else self.chain_terms(z, mask)
     return self.validation_terms(z, mask)
@@ -322,9 +333,9 @@ def terms(self: EBM, z, mask, step=Step()):
 def validation_terms(self: EBM, z, mask):
     "Wasserstein-1 distance of walkers' and held-out jets' pT, plus that of their masses, in 100 GeV."
     old = self.replay.age > self.config.young
+    if old.sum() < 2:  # the first batches of a small training
+        old = self.replay.age > 0
     e = self.energy(z, mask)
-    if old.sum() < 2:
-        return {"loss": e * 0 + math.nan, "energy": e}
     rows = old.nonzero()[:, 0]
     rows = rows[torch.linspace(0, len(rows) - 1, len(z), device=z.device).long()]
     far = 0.0
@@ -343,6 +354,7 @@ def learn(self: EBM, jets, validation, trainer):
     c = self.config
     z, mask = self.columns(next(iter(blocks(jets, 20_000))))
     x = self.representation.to_log_pt_eta_phi(z, mask)
+    self.edge.copy_(size(z, mask).max())
     for net in self.net, self.averaged:
         net.standardise(x.to(net.jet_mean.device), mask.to(net.jet_mean.device))
     resumed = trainer.folder and trainer.resume and (trainer.folder / "last.safetensors").exists()
@@ -377,7 +389,8 @@ def start(self: EBM, jets, trainer):
 @patch
 def score_terms(self: EBM, z, mask):
     x = self.representation.to_log_pt_eta_phi(z, mask)
-    reference, f = z.square().sum((1, 2)) / 2, self.correction(z, mask)
+    reference = z.square().sum((1, 2)) / 2
+    f = self.correction(z, mask) + self.wall(z, mask)
     log_det = self.representation.log_det(x, mask)
     phase_space = self.representation.phase_space(x, mask)
     return {

@@ -61,7 +61,7 @@ class WhitenedJets(Representation):
         self.n_constituents, self.shrink, self.margin = n_constituents, shrink, margin
         n = n_constituents
         shapes = {"top": (), "gap": (n - 1,), "angle": (n, 1), "mean": (3 * n,)}
-        shapes |= {"lower": (3 * n, 3 * n), "inverse_lower": (3 * n, 3 * n)}
+        shapes |= {"widest": (n, 1), "lower": (3 * n, 3 * n), "inverse_lower": (3 * n, 3 * n)}
         for name, shape in shapes.items():
             self.register_buffer(name, torch.zeros(shape))
 
@@ -107,6 +107,7 @@ def learn(self: WhitenedJets, x, mask):
     self.gap.copy_((full[:, :-1, 0] - full[:, 1:, 0]).mean(0).clamp(min=1e-3))
     self.angle.copy_(full[..., 1:].abs().flatten(2).median(0).values.mean(1, keepdim=True))
     self.angle.clamp_(min=1e-4)
+    self.widest.copy_(torch.asinh(x[..., 1:] / self.angle).abs().amax((0, 2))[:, None])
     every = torch.ones(len(full), self.n_constituents, dtype=torch.bool, device=x.device)
     y = [
         self.normalised(rotated(full, math.pi * k / 4, flip), every).flatten(1).double()
@@ -131,7 +132,7 @@ def to_log_pt_eta_phi(
     fall = (normal_to_gap(y[:, 1:, 0]) * self.gap).cumsum(1)
     log_pt = torch.cat([torch.zeros_like(fall[:, :1]), -fall], 1).masked_fill(~mask, -30.0)
     total = self.top - torch.exp(-y[:, :1, 0])
-    angles = torch.sinh(y[..., 1:].clamp(-6, 6)) * self.angle
+    angles = torch.sinh(y[..., 1:].clamp(-self.widest, self.widest)) * self.angle
     x = torch.cat([(log_pt.log_softmax(1) + total)[..., None], angles], -1)
     return x * mask[..., None]
 
