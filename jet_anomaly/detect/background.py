@@ -11,12 +11,8 @@ import numpy as np
 from fastcore.basics import patch
 
 from ..core.files import load_arrays, save_arrays
-from jet_anomaly.evaluate.decorrelation import (
-    MassDecorrelated,
-    decorrelate,
-    distance_correlation,
-    normal_quantile,
-)
+from ..evaluate.decorrelation import MassDecorrelated, decorrelate, normal_quantile
+from ..evaluate.distance import distance_correlation
 from ..evaluate.metrics import effective_size
 from ..jet.jets import Jets, kinematic_observables
 from ..jet.kinematics import delta_phi, eta, phi

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from .detector import Detector, blocks, register
+from .detector import Detector, blocks, event_weights, register
 from ..represent.scale import Representation, ScaledFourVectors
 from ..train.loop import History, Step
 
@@ -124,7 +124,9 @@ class PCA(Detector):
         n, total, square = 0, 0, 0
         for part in blocks(jets):
             x = self.columns(part)[0].double()
-            n, total, square = n + len(x), total + x.sum(0), square + x.T @ x
+            w = torch.ones(len(x)) if part.weight is None else torch.from_numpy(part.weight)
+            w = w.to(x)
+            n, total, square = n + w.sum(), total + w @ x, square + (x.T * w) @ x
         mean = total / n
         variance, directions = torch.linalg.eigh(square / n - torch.outer(mean, mean))
         self.mean.copy_(mean)
@@ -214,7 +216,11 @@ class IsolationForest(Detector):
     def learn(self, jets, validation, trainer):
         from sklearn.ensemble import IsolationForest
 
-        (x,) = self.columns(jets)
+        (x,) = self.columns(jets, "cpu")
+        weights = event_weights(jets)
+        if weights is not None:  # a tree's sample is drawn at random: draw by weight
+            rng = np.random.default_rng(trainer.seed)
+            x = x[rng.choice(len(x), len(x), p=weights / weights.sum())]
         self.sample = min(self.config.sample, len(x))
         forest = IsolationForest(
             n_estimators=self.config.trees, max_samples=self.sample, random_state=trainer.seed

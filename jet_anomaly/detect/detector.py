@@ -49,15 +49,13 @@ def configure(
 
 
 def _like(value, default, name):
-    if isinstance(default, tuple) and isinstance(value, (list, tuple)):
+    if isinstance(default, tuple) and isinstance(value, (list, tuple)) and None not in value:
         return tuple(_like(v, default[0], name) for v in value) if default else tuple(value)
     if isinstance(default, bool) or isinstance(value, bool):
         ok = isinstance(value, bool) and isinstance(default, (bool, type(None)))
     elif isinstance(default, float):
-        ok, value = (
-            isinstance(value, (int, float)),
-            float(value) if isinstance(value, (int, float)) else value,
-        )
+        ok = isinstance(value, (int, float)) and abs(value) < np.inf  # false for NaN, too
+        value = float(value) if ok else value
     else:
         ok = default is None or value is None or callable(value) or isinstance(value, type(default))
     if not ok:
@@ -322,6 +320,7 @@ def fit(
     Raises `ValueError` for an empty sample or negative weights, `KeyError` for missing features.
     """
     trainer, first = Trainer(**(self.recipe | settings)), next(iter(blocks(jets, 100_000)))
+    pick_device(trainer.device)
     before, self.background = self.device, None
     weights = [None if j is None else event_weights(j) for j in (jets, validation)]
     self.has_weights = any(w is not None for w in weights)
@@ -583,7 +582,7 @@ def load_detector(
     except Exception as e:
         raise ValueError(
             f"{folder} does not hold a {name} of this version of jet_anomaly (it was written by "
-            f"{said.get('library')!r}): {e} Train it again, or load it with that version."
+            f"{said.get('library')!r}): {' '.join(str(e).split())} Train it again, or load it with that version."
         ) from e
     detector.score, detector.provenance = said["score"], said["provenance"]
     detector.window, detector.history = said["window"], saved.history

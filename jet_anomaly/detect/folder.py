@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch.nn.modules import module as hooks
@@ -97,7 +98,10 @@ def _said(path):
         )
     window = said.setdefault("window", {})
     if not isinstance(window, dict) or not all(
-        isinstance(v, list) and len(v) == 2 and all(type(x) in (int, float) for x in v)
+        isinstance(v, list)
+        and len(v) == 2
+        and all(type(x) in (int, float) for x in v)
+        and -np.inf < v[0] <= v[1] < np.inf
         for v in window.values()
     ):
         raise ValueError(f"{path} is damaged: expected 'window', name → [low, high].")

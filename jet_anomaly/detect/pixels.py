@@ -226,11 +226,13 @@ class MeanImage(Detector):
         return in_mean_pixels(image.flatten(1), self.config.intensity)
 
     def learn(self, jets, validation, trainer):
-        sums = [
-            (self.pixels(*self.inputs(*self.columns(part, self.mean.device))).sum(0), len(part))
-            for part in blocks(jets, 5000)
-        ]
-        self.mean.copy_(sum(s for s, _ in sums) / sum(n for _, n in sums))
+        n, total = 0, 0
+        for part in blocks(jets, 5000):
+            x = self.pixels(*self.inputs(*self.columns(part)))
+            w = torch.ones(len(x)) if part.weight is None else torch.from_numpy(part.weight)
+            w = w.to(x)
+            n, total = n + w.sum(), total + w @ x
+        self.mean.copy_(total / n)
         return History()
 
     def terms(self, image, step=Step()):
