@@ -79,7 +79,9 @@ def tree_arrays(
         leaf, own, n = t["is_leaf"].astype(bool), np.arange(len(t)), len(t)
         out["feature"][i, :n] = np.where(leaf, 0, t["feature_idx"])
         out["threshold"][i, :n] = np.where(leaf, 0, t["num_threshold"])
-        out["left"][i, :n], out["right"][i, :n] = (np.where(leaf, own, t[s]) for s in ("left", "right"))
+        out["left"][i, :n], out["right"][i, :n] = (
+            np.where(leaf, own, t[s]) for s in ("left", "right")
+        )
         out["value"][i, :n] = np.where(leaf, t["value"] / len(models), 0)
     constant = np.mean([np.ravel(m._baseline_prediction)[0] for m in models])
     return out | {"constant": np.array(constant)}
@@ -126,7 +128,11 @@ class PseudoDecayConfig:
     masses: tuple = ()  # (low, high) in GeV of what decays, the logarithm is drawn evenly; () for `mass_range`
     prongs: tuple = (2, 3, 4, 5, 6)  # drawn evenly
     topology: str = "flat"  # phase space, or "resonant": decays in steps
-    clean: tuple = (0.5, 0.65, 0.8)  # shares of the subjets that may be prongs, the cleanest, in turns
+    clean: tuple = (
+        0.5,
+        0.65,
+        0.8,
+    )  # shares of the subjets that may be prongs, the cleanest, in turns
     two_prong_weight: float = 0.5  # of decays into two prongs, others weigh 1
     planing: bool = True  # weight both classes to one mass spectrum
     monotone: bool = True  # constrain the trees to `DIRECTIONS`
@@ -143,7 +149,9 @@ class PseudoDecay(Detector):
 
     Config, score = PseudoDecayConfig, "logit"
     small = dict(rounds=10, members=1, leaves=8, ratio=1.0)
-    arrays = dict(feature="int64", threshold="float64", left="int64", right="int64", value="float64")
+    arrays = dict(
+        feature="int64", threshold="float64", left="int64", right="int64", value="float64"
+    )
 
     def build(self):
         c = self.config
@@ -154,7 +162,9 @@ class PseudoDecay(Detector):
         if not c.clean or not all(0 < q <= 1 for q in c.clean):
             raise ValueError(f"clean={c.clean}: expected shares between 0 and 1.")
         if min(c.ratio, c.two_prong_weight) <= 0 or min(c.members, c.rounds) < 1 or c.leaves < 2:
-            raise ValueError(f"{c}: expected positive ratio and weight, a member, a round, two leaves.")
+            raise ValueError(
+                f"{c}: expected positive ratio and weight, a member, a round, two leaves."
+            )
         self.representation = Prongs()
         for name, kind in self.arrays.items():
             self.register_buffer(name, torch.zeros(1, 1, dtype=getattr(torch, kind)))
@@ -188,11 +198,13 @@ def classes(
     "Background jets and pseudo-decays, weighted to one mass spectrum and to equal sums."
     c, n = self.config, max(int(self.config.ratio * len(jets)), 20)
     library = Library(jets, np.random.default_rng(seed))
-    made = pseudo_decays(
-        library, n, seed, c.masses or None, c.prongs, c.topology, c.clean
-    )
+    made = pseudo_decays(library, n, seed, c.masses or None, c.prongs, c.topology, c.clean)
     x = [self.representation.transform(part)[0].numpy() for part in (jets, made)]
-    w = common_spectrum(*(np.exp(v[:, 0].astype(np.float64)) for v in x)) if c.planing else [np.ones(len(v)) for v in x]
+    w = (
+        common_spectrum(*(np.exp(v[:, 0].astype(np.float64)) for v in x))
+        if c.planing
+        else [np.ones(len(v)) for v in x]
+    )
     own = event_weights(jets)
     w[0] = w[0] * (1 if own is None else own)
     w[1] = w[1] * np.where(made.observables["prongs"] == 2, c.two_prong_weight, 1)

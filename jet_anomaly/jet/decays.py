@@ -28,9 +28,14 @@ def flat_decay(
     shape = len(parent), prongs
     cos, angle = rng.uniform(-1, 1, shape), rng.uniform(0, 2 * np.pi, shape)
     energy, sin = -np.log(rng.uniform(size=shape) * rng.uniform(size=shape)), np.sqrt(1 - cos**2)
-    q = np.stack([energy, energy * sin * np.cos(angle), energy * sin * np.sin(angle), energy * cos], -1)
+    q = np.stack(
+        [energy, energy * sin * np.cos(angle), energy * sin * np.sin(angle), energy * cos], -1
+    )
     total = q.sum(1)
-    k = boost(q, -(total[:, 1:] / total[:, :1])[:, None]) * (mass(parent) / mass(total))[:, None, None]
+    k = (
+        boost(q, -(total[:, 1:] / total[:, :1])[:, None])
+        * (mass(parent) / mass(total))[:, None, None]
+    )
     return boost(k, (parent[:, 1:] / parent[:, :1])[:, None])
 
 # %% ../../nbs/jet/decays.ipynb #c012
@@ -41,7 +46,11 @@ def two_body(
     rng,  # NumPy generator
 ):  # two (n, 4)
     "Isotropic decay into two particles of these masses."
-    m, angle, cos = mass(parent), rng.uniform(0, 2 * np.pi, len(parent)), rng.uniform(-1, 1, len(parent))
+    m, angle, cos = (
+        mass(parent),
+        rng.uniform(0, 2 * np.pi, len(parent)),
+        rng.uniform(-1, 1, len(parent)),
+    )
     k2 = np.maximum(m**2 - (m1 + m2) ** 2, 0) * np.maximum(m**2 - (m1 - m2) ** 2, 0)
     k, sin = np.sqrt(k2) / (2 * m), np.sqrt(1 - cos**2)
     at_rest = np.stack(
@@ -182,7 +191,9 @@ class Library:
             part = slice(i * n, (i + 1) * n)
             label = subjets(self.p4, radii[i])
             _fill(self.p4, label, self.local[part], self.pt[part], self.count[part])
-        _fill_rest(self.p4, subjets(self.p4, np.full(n, 0.25 * radius)), soft_pt, self.axes, self.rest)
+        _fill_rest(
+            self.p4, subjets(self.p4, np.full(n, 0.25 * radius)), soft_pt, self.axes, self.rest
+        )
         self.hardness = self.pt * radii.ravel()
         keep = (self.pt > min_pt) & (self.count > 1)
         if not keep.any():
@@ -289,7 +300,14 @@ def _place(c, n, local, prong, angle, min_pt):
             x, y, z = moved[i]
             y, z = cos * y - sin * z, sin * y + cos * z
             k = math.hypot(x, y)
-            n = _add(c, n, k, prong[1] + math.asinh(z / max(k, 1e-9)), prong[2] + math.atan2(y, x), min_pt)
+            n = _add(
+                c,
+                n,
+                k,
+                prong[1] + math.asinh(z / max(k, 1e-9)),
+                prong[2] + math.atan2(y, x),
+                min_pt,
+            )
     return n
 
 # %% ../../nbs/jet/decays.ipynb #c027
@@ -346,7 +364,9 @@ def dress(
 def _pt_y_phi(p4):
     "Transverse momentum, rapidity and azimuth of massless momenta: (…, 3)."
     k = np.hypot(p4[..., 1], p4[..., 2])
-    return np.stack([k, np.arcsinh(p4[..., 3] / np.maximum(k, 1e-9)), np.arctan2(p4[..., 2], p4[..., 1])], -1)
+    return np.stack(
+        [k, np.arcsinh(p4[..., 3] / np.maximum(k, 1e-9)), np.arctan2(p4[..., 2], p4[..., 1])], -1
+    )
 
 
 def _apart(a, b):
@@ -376,7 +396,9 @@ def decays(
     "Decays into this many prongs."
     m, rows = np.exp(rng.uniform(*np.log(masses), size)), rng.integers(len(self.axes), size=size)
     axes = self.axes[rows]
-    parent = from_pt_eta_phi(axes[:, 0] * np.exp(rng.uniform(0, 0.12, size)), axes[:, 1], axes[:, 2], m)
+    parent = from_pt_eta_phi(
+        axes[:, 0] * np.exp(rng.uniform(0, 0.12, size)), axes[:, 1], axes[:, 2], m
+    )
     p = _pt_y_phi(decay(parent, prongs, rng))
     pairs = _apart(p[:, :, None], p[:, None]) + 9 * np.eye(prongs)
     hardness = p[..., 0] * np.minimum(pairs.min(2), self.radius) * rng.uniform(0.8, 1, p.shape[:2])
@@ -436,7 +458,9 @@ def pseudo_decays(
     low, high = library.axes[:, 0].min(), library.axes[:, 0].max()
     window = f"the pT window {low:.0f}–{high:.0f} GeV of these jets with masses {masses} GeV"
     rounds = tries + 10 * n // (size * len(counts))
-    return _collect(draw, n, rounds, lambda k: f"Only {k} of {n} pseudo-decays fit into {window}.", rng)
+    return _collect(
+        draw, n, rounds, lambda k: f"Only {k} of {n} pseudo-decays fit into {window}.", rng
+    )
 
 # %% ../../nbs/jet/decays.ipynb #r001
 @jit

@@ -89,7 +89,11 @@ def particles_of(
     for i in range(len(p4)):
         if p4[i, 0] > 0:
             v = out[n]
-            v[X], v[Y], v[Z] = cos * p4[i, 1] + sin * p4[i, 2], cos * p4[i, 2] - sin * p4[i, 1], p4[i, 3]
+            v[X], v[Y], v[Z] = (
+                cos * p4[i, 1] + sin * p4[i, 2],
+                cos * p4[i, 2] - sin * p4[i, 1],
+                p4[i, 3],
+            )
             v[E] = math.sqrt(v[X] ** 2 + v[Y] ** 2 + v[Z] ** 2)
             _coordinates(v)
             n += 1
@@ -670,7 +674,11 @@ def _correlation_columns(out, at, particles, some, total):
     e4, one4, two4 = quadruples(some, total)
     for i in range(3):
         safe = max(e2[i], 1e-9)
-        out[at + i], out[at + 3 + i], out[at + 6 + i] = _log(e2[i]), _log(e3[i] / safe**2), _log(e3[i] / safe**3)
+        out[at + i], out[at + 3 + i], out[at + 6 + i] = (
+            _log(e2[i]),
+            _log(e3[i] / safe**2),
+            _log(e3[i] / safe**3),
+        )
     safe = max(e2[1], 1e-9)
     out[at + 9], out[at + 10] = _log(smallest / safe), _log(two / safe**2)
     safe = max(smallest, tiny)
