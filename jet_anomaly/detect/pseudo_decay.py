@@ -100,7 +100,7 @@ def _walk(x, feature, threshold, left, right, value, out):
             total += value[t, node]
         out[j] = total
 
-
+# %% ../../nbs/detect/pseudo_decay.ipynb #c016s1
 def tree_sum(
     x,  # (jets, columns) tensor
     trees,  # dict of tensors: see `tree_arrays`
@@ -179,14 +179,16 @@ class PseudoDecay(Detector):
     def score_terms(self, x):
         return {"logit": self.logit(x)}
 
-    def learn(self, jets, validation, trainer):
-        if len(self.penalties):
-            raise ValueError("A classifier takes no penalties: its loss is not the background's.")
-        part = next(iter(blocks(jets, 100_000)))
-        models = self.classify(*self.classes(part, trainer.seed), trainer.seed)
-        for name, a in tree_arrays(models).items():
-            setattr(self, name, torch.from_numpy(np.asarray(a)).to(self.constant.device))
-        return History()
+# %% ../../nbs/detect/pseudo_decay.ipynb #c021b
+@patch
+def learn(self: PseudoDecay, jets, validation, trainer):
+    if len(self.penalties):
+        raise ValueError("A classifier takes no penalties: its loss is not the background's.")
+    part = next(iter(blocks(jets, 100_000)))
+    models = self.classify(*self.classes(part, trainer.seed), trainer.seed)
+    for name, a in tree_arrays(models).items():
+        setattr(self, name, torch.from_numpy(np.asarray(a)).to(self.constant.device))
+    return History()
 
 # %% ../../nbs/detect/pseudo_decay.ipynb #c022
 @patch
@@ -211,7 +213,7 @@ def classes(
     w = [v / v.sum() * len(jets) for v in w]
     return np.concatenate(x), np.arange(2).repeat([len(jets), n]), np.concatenate(w)
 
-
+# %% ../../nbs/detect/pseudo_decay.ipynb #c022s1
 @patch
 def classify(self: PseudoDecay, x, y, w, seed=0):  # list of fitted classifiers
     "Fit the members."

@@ -59,13 +59,13 @@ def two_body(
     first = boost(at_rest, parent[:, 1:] / parent[:, :1])
     return first, parent - first
 
-
+# %% ../../nbs/jet/decays.ipynb #c012s1
 def resonant_decay(
     parent,  # (n, 4), GeV
     prongs,  # 2, 3 or 4
     rng,  # NumPy generator
 ):  # (n, prongs, 4), GeV
-    "Massless decay products of two-body decays: 3 from one and a resonance, 4 from two resonances. Raises `ValueError` for other numbers."
+    "Massless products of two-body decays in steps. Raises `ValueError` for other numbers of prongs."
     if prongs not in (2, 3, 4):
         raise ValueError(f"{prongs} prongs: resonant decays have 2, 3 or 4.")
     m, zero = mass(parent), np.zeros(len(parent))
@@ -167,6 +167,7 @@ def _soft(c, label, most, axis, out):
             n += 1
 
 # %% ../../nbs/jet/decays.ipynb #c022
+#| code-fold: true
 class Library:
     "Subjets of a sample with their hardness, the soft rest of each jet, and the sample's kinematics."
 
@@ -242,7 +243,7 @@ def _cleanliness(self: Library, rng, size=500):
         out[part] = _rank(_rank(self.count[part], rng) + _rank(wide[part], rng), rng)
     return out
 
-
+# %% ../../nbs/jet/decays.ipynb #c023s1
 @patch
 def nearest(
     self: Library,
@@ -289,7 +290,7 @@ def _gather(c, n, radius, out):
             out[i, 0], out[i, 3] = k * math.cosh(c[j, 1]), k * math.sinh(c[j, 1])
             out[i, 1], out[i, 2] = k * math.cos(c[j, 2]), k * math.sin(c[j, 2])
 
-
+# %% ../../nbs/jet/decays.ipynb #c026s1
 @jit
 def _place(c, n, local, prong, angle, min_pt):
     "A subjet in the place of a prong (pT, rapidity, azimuth), turned about its axis."
@@ -326,7 +327,8 @@ def _assemble(prongs, rows, angles, local, rest, drawn, thin, side, axes, radius
                 n = _add(c, n, k, axes[j, 1] + side[j] * y, axes[j, 2] + f, min_pt)
         _gather(c, n, radius, out[j])
 
-
+# %% ../../nbs/jet/decays.ipynb #c027s1
+#| code-fold: true
 @patch
 def dress(
     self: Library,
@@ -382,7 +384,7 @@ def mass_range(
     size = float(np.median(jets.observables["pt"])) * jet_radius(jets)
     return 0.05 * size, 0.7 * size
 
-
+# %% ../../nbs/jet/decays.ipynb #c028s1
 @patch
 def decays(
     self: Library,
@@ -432,7 +434,7 @@ def _collect(draw, n, tries, complaint, rng):
             return concatenate(made)[rng.permutation(found)[:n]]
     raise ValueError(complaint(found))
 
-
+# %% ../../nbs/jet/decays.ipynb #c029s1
 def pseudo_decays(
     jets,  # background `Jets`, or a `Library` of them
     n,  # how many
@@ -443,7 +445,7 @@ def pseudo_decays(
     clean=(0.5, 0.65, 0.8),  # shares of the subjets that may be drawn, the cleanest; taken in turns
     tries=60,  # rounds of draws before giving up
 ) -> Jets:  # observable `prongs` besides the kinematic ones
-    "Jets as if something heavy had decayed, made of subjets of background jets, in their pT window. Raises `ValueError` when none fits."
+    "Jets as if something heavy had decayed, made of background jets. Raises `ValueError` when none fits."
     rng = np.random.default_rng(seed)
     library = jets if isinstance(jets, Library) else Library(jets, rng)
     if topology not in TOPOLOGIES:
@@ -480,7 +482,7 @@ def _own_prongs(p4, label, axes, min_pt, prongs, own):
                 own[j, i, 0], own[j, i, 1] = c[i, 0], c[i, 1] - axes[j, 1]
                 own[j, i, 2] = _wrap(c[i, 2] - axes[j, 2])
 
-
+# %% ../../nbs/jet/decays.ipynb #r001s1
 @patch
 def rebuilt(
     self: Library,
@@ -499,14 +501,14 @@ def rebuilt(
     hardness, one = prongs[..., 0] * radii[:, None], np.ones(size)
     return self._kept(self.dress(prongs, hardness, axes, own, clean, one, one, rng), one > 0)
 
-
+# %% ../../nbs/jet/decays.ipynb #r001s2
 def reassembled(
     jets,  # background `Jets`, or a `Library` of them
     n,  # how many
     seed=0,
     tries=60,  # rounds of draws before giving up
 ) -> Jets:
-    "Background jets with their subjets exchanged for those of other jets: put together like `pseudo_decays`, without a decay. Raises `ValueError` when none fits."
+    "Background jets with exchanged subjets: no decay in them. Raises `ValueError` when none fits."
     rng = np.random.default_rng(seed)
     library = jets if isinstance(jets, Library) else Library(jets, rng)
     size = int(np.clip(2 * n, 50, 4000))

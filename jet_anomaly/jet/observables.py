@@ -38,7 +38,7 @@ def _distance2(a, b):
 def _mass(v):
     return math.sqrt(max(v[E] ** 2 - v[X] ** 2 - v[Y] ** 2 - v[Z] ** 2, 0.0))
 
-
+# %% ../../nbs/jet/observables.ipynb #c008s1
 @jit
 def _mass_of_two(a, b):
     x, y, z = a[X] + b[X], a[Y] + b[Y], a[Z] + b[Z]
@@ -60,7 +60,7 @@ def _sum(particles):
 def _log(x):
     return math.log(max(x, 1e-6))
 
-
+# %% ../../nbs/jet/observables.ipynb #c008s2
 @jit
 def _sort(values):
     "Put values in falling order, in place."
@@ -113,6 +113,14 @@ def _nearest(c, i, left):
 
 
 @jit
+def _all_nearest(c):
+    near, at = np.full(len(c), 1e30), np.zeros(len(c), np.int64)
+    for i in range(len(c)):
+        near[i], at[i] = _nearest(c, i, len(c))
+    return near, at
+
+# %% ../../nbs/jet/observables.ipynb #c011s1
+@jit
 def _merged(a, b, wta):
     "Two clusters made one: momenta are added, or the harder one's direction is kept (winner takes all)."
     out = np.empty(7)
@@ -134,14 +142,11 @@ def history(
     wta=False,  # winner takes all: a cluster keeps its harder part's direction
 ):  # nodes (2n − 1, 7); their two parts, the harder first, −1 for a particle; d and ΔR of the merge
     "How the particles of a jet merge, two at a time."
-    n = len(particles)
-    nodes, parts = np.zeros((2 * n - 1, 7)), np.full((2 * n - 1, 2), -1)
-    d, delta = np.zeros(2 * n - 1), np.zeros(2 * n - 1)
-    nodes[:n] = particles
-    c, name, near, at = particles.copy(), np.arange(n), np.full(n, 1e30), np.zeros(n, np.int64)
+    n, all = len(particles), 2 * len(particles) - 1
+    nodes, parts, d, delta = np.zeros((all, 7)), np.full((all, 2), -1), np.zeros(all), np.zeros(all)
+    nodes[:n], c, name = particles, particles.copy(), np.arange(n)
+    near, at = _all_nearest(c)
     w = particles[:, PT] ** 2 if power == 1 else np.ones(n)
-    for i in range(n):
-        near[i], at[i] = _nearest(c, i, n)
     for left in range(n, 1, -1):
         a, best = 0, 1e300
         for i in range(left):
@@ -150,8 +155,8 @@ def history(
                 a, best = i, this
         new, dr = 2 * n - left, math.sqrt(near[a])
         a, b = min(a, at[a]), max(a, at[a])
-        harder = c[a, PT] >= c[b, PT]
-        parts[new, 0], parts[new, 1] = (name[a], name[b]) if harder else (name[b], name[a])
+        i, j = (a, b) if c[a, PT] >= c[b, PT] else (b, a)
+        parts[new, 0], parts[new, 1] = name[i], name[j]
         d[new], delta[new] = best, dr
         c[a] = _merged(c[a], c[b], wta)
         nodes[new], name[a] = c[a], new
@@ -187,7 +192,7 @@ def exclusive(
             found += 1
     return out
 
-
+# %% ../../nbs/jet/observables.ipynb #c014s1
 @jit
 def _walk(parts, root, delta, radius):
     "Nodes reached from the root, where a node narrower than the radius, or a particle, is not opened."
@@ -238,7 +243,7 @@ def _take(nodes, which):
             out[i, k] = nodes[which[i], k]
     return out
 
-
+# %% ../../nbs/jet/observables.ipynb #c015s1
 @jit
 def _subjets(p4, radius, out):
     for j in range(len(p4)):
@@ -290,7 +295,7 @@ def trimmed(
             n += 1
     return _take(nodes, which)
 
-
+# %% ../../nbs/jet/observables.ipynb #c021s1
 @jit
 def subjettiness(
     particles,  # (n, 7)
@@ -322,14 +327,14 @@ def splitting_scales(
         out[k] = math.sqrt(d[len(d) - 1 - k])
     return out
 
-
+# %% ../../nbs/jet/observables.ipynb #c025s1
 @jit
 def lund(
     nodes,
     parts,
     delta,  # a Cambridge/Aachen `history`
-):  # counts with kt above 10, 20, 40 GeV; with kt above 10, 20 on the harder branch and its largest kt; the six largest kt
-    "kt of the splittings of a jet."
+):  # counts (3,); counts and largest kt of the harder branch (3,); six largest kt (6,), GeV
+    "kt of the splittings: how many above 10, 20, 40 GeV, on the harder branch above 10, 20."
     n = len(nodes) // 2 + 1
     kt, counts, primary = np.zeros(max(n - 1, 6)), np.zeros(3), np.zeros(3)
     for k in range(n, len(nodes)):
@@ -408,7 +413,8 @@ def _angles(some, total, most):
             a[i, j] = a[j, i] = math.sqrt(_distance2(some[i], some[j]))
     return z, a
 
-
+# %% ../../nbs/jet/observables.ipynb #c034s1
+#| code-fold: true
 @jit
 def correlations(
     particles,  # (n, 7), the hardest first
@@ -484,7 +490,7 @@ def at_rest(
         out[i, 3] = math.sqrt(out[i, 0] ** 2 + out[i, 1] ** 2 + out[i, 2] ** 2) + 1e-12
     return out
 
-
+# %% ../../nbs/jet/observables.ipynb #c039s1
 @jit
 def eigenvalues(
     a,  # (3, 3), symmetric
@@ -526,12 +532,11 @@ def rest_shapes(
     return out
 
 # %% ../../nbs/jet/observables.ipynb #c051
-#| code-fold: true
 SOFT_DROPS = "sd10", "sd05", "sd20", "sdb1"  # z_cut .1, .05, .2 with β = 0; .1 with β = 1
 RADII = "sub20", "sub10"  # of C/A subjets, in hundredths of the jet's radius
 _BETAS = "half", "one", "two"
 
-
+# %% ../../nbs/jet/observables.ipynb #c051s1
 def _names():
     names = ["log_mass", *(f"log_tau{k}" for k in range(1, 7))]
     names += [f"tau{k}" for k in (21, 32, 43, 54, 65, 31, 41, 42)]
@@ -621,7 +626,7 @@ def _pair_columns(out, at, masses, distances, unit):
         out[at], out[at + 1] = low / unit, high / unit
     return at + 2
 
-
+# %% ../../nbs/jet/observables.ipynb #c054s1
 @jit
 def _subjet_columns(out, at, nodes, parts, total, m, unit):
     "Shares, masses and distances of two to five exclusive kT subjets, and masses of their pairs."
@@ -665,7 +670,7 @@ def _narrow_columns(out, at, nodes, parts, delta, radius, m):
     out[at + 3], out[at + 4] = _log(_mass(kept) / m), math.sqrt(squares)
     return at + 5
 
-
+# %% ../../nbs/jet/observables.ipynb #c055s1
 @jit
 def _correlation_columns(out, at, particles, some, total):
     "e2, C2, D2 for three β; M2, N2, M3, N3 and C3."
@@ -715,7 +720,7 @@ def _jet(p4, radius, out):
     at = _correlation_columns(out, at, c, narrow, total)
     _put(out, at, rest_shapes(c))
 
-
+# %% ../../nbs/jet/observables.ipynb #c056s1
 @jit
 def _jets(p4, radius, out):
     row = np.empty(out.shape[1])
