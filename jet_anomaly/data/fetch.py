@@ -243,7 +243,7 @@ def dataset_names() -> list:
 
 def _names(data):
     "The files, many of them by the first and the last."
-    first, *_, last = names = [*data.files, *data.files]
+    first, *_, last = [*data.files, *data.files]
     return ", ".join(data.files) if len(data.files) < 4 else f"{first} … {last}"
 
 
@@ -457,7 +457,7 @@ def _download(data, file, path, mirrors, progress, attempts):
             or data.files.get(file)
             or (None if url.startswith("file:") else published(data, file)[0])
         )
-        for attempt in range(attempts):
+        for _attempt in range(attempts):
             try:
                 pooch.retrieve(
                     url,
@@ -487,6 +487,7 @@ def _download(data, file, path, mirrors, progress, attempts):
     raise _by_hand(data, file, path, reasons)
 
 # %% ../../nbs/data/fetch.ipynb #c020
+#| code-fold: true
 def fetch(
     name,  # a data set of `dataset_names()`, or a `DataSet`
     files=None,  # names or patterns of its files; all by default
