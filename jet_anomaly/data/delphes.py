@@ -163,7 +163,9 @@ def delphes_blocks(
             raise missing_branch(path, "EFlowTrack.fUniqueID", found)
         columns = {c: _columns(c, found) for c in wanted}
         optional = [
-            b for b in (f"{jet}.Tau[5]", f"{jet}.NConstituents", "Event.Number") if b in found
+            b
+            for b in (f"{jet}.Tau[5]", f"{jet}.NConstituents", "Event.Number", "Event.Weight")
+            if b in found
         ]
         names = (
             [b for of in columns.values() for b in of.values()]
@@ -199,6 +201,9 @@ def _read_block(block, jet, columns, start, flow, meta):
         observables["event_number"] = (
             ak.firsts(block["Event.Number"]).to_numpy().astype(np.int64)[event]
         )
+    if "Event.Weight" in block:
+        weight = ak.fill_none(ak.firsts(block["Event.Weight"]), np.nan).to_numpy()
+        observables["weight"] = weight.astype(np.float64)[event]
     return assemble(
         p4,
         pad(np.ones(counts.sum(), bool), counts),

@@ -13,6 +13,7 @@ import awkward as ak
 import numpy as np
 
 from jet_anomaly.data.source import (
+    Refused,
     assemble,
     branch_names,
     flat,
@@ -25,7 +26,7 @@ from jet_anomaly.data.source import (
     tree_blocks,
     write_tree,
 )
-from ..jet.jets import kinematic_observables
+from ..jet.jets import UNKNOWN, kinematic_observables
 
 # %% ../../nbs/data/jetclass.ipynb #c006
 FLAGS = {
@@ -65,10 +66,10 @@ def _label_branches(found, path):
 def labels_of(
     block,  # name → array; `jet_label`, or some of `label_…`
 ):  # (labels, classes), or (None, None) for a file without truth
-    "Labels with 0 for QCD, and the file's own class."
+    "Labels with 0 for QCD and −1 where the truth is not known, and the file's own class."
     if "jet_label" in block:
         own = np.asarray(block["jet_label"], np.int64)
-        return np.where(own >= FIRST_QCD, 0, own + 1), own
+        return np.where(own < 0, UNKNOWN, np.where(own >= FIRST_QCD, 0, own + 1)), own
     if not block:
         return None, None
     hot = [
@@ -78,7 +79,7 @@ def labels_of(
         for c in CLASSES
     ]
     if (np.sum(hot, 0) != 1).any():
-        raise ValueError(
+        raise Refused(
             f"{(np.sum(hot, 0) != 1).sum()} jets belong to no class or to several: exactly one label_… must be true."
         )
     return np.argmax(hot, 0), np.argmax(hot, 0)

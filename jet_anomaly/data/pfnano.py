@@ -13,6 +13,7 @@ import awkward as ak
 import numpy as np
 
 from jet_anomaly.data.source import (
+    Refused,
     assemble,
     branch_names,
     flat,
@@ -142,16 +143,22 @@ JET = {
 
 def _layout(found, jet, path):
     "Where candidates stand, their columns, and the branches that link them to jets."
-    links = f"{jet}PFCands"
+    central = f"{jet}PFCand_pfCandIdx" in found  # NanoAOD itself, from version 15
+    links, index, stem = (
+        f"{jet}PFCand{'' if central else 's'}",
+        "pfCandIdx" if central else "pFCandsIdx",
+        "PFCand",
+    )
+    stem = stem if central else "PFCands"
     if f"{links}_jetIdx" not in found:
         raise missing_branch(path, f"{links}_jetIdx", found)
-    indexed = f"{links}_pFCandsIdx" in found and "PFCands_pt" in found
-    stem = "PFCands" if indexed else links
+    indexed = f"{links}_{index}" in found and f"{stem}_pt" in found
+    stem = stem if indexed else links
     for k in ("pt", "eta", "phi"):
         if f"{stem}_{k}" not in found:
             raise missing_branch(path, f"{stem}_{k}", found)
     columns = {k: f"{stem}_{b}" for k, b in COLUMNS.items() if f"{stem}_{b}" in found}
-    return columns, f"{links}_jetIdx", f"{links}_pFCandsIdx" if indexed else None
+    return columns, f"{links}_jetIdx", f"{links}_{index}" if indexed else None
 
 # %% ../../nbs/data/pfnano.ipynb #c018s0
 def pfnano_blocks(
@@ -164,7 +171,7 @@ def pfnano_blocks(
     match=None,  # a collection, or PDG codes of generated particles: one within ΔR < 0.4
     puppi=False,  # weight the candidates with their PUPPI weights
 ):
-    "Stream `Jets` from PFNano, indexed or embedded. Raises as `open_tree`, and `KeyError` listing the columns there are."
+    "Stream `Jets` from PFNano, indexed or embedded, or NanoAOD from version 15. Raises as `open_tree`, and `KeyError` listing the columns there are."
     with open_tree(path, "Events") as tree:
         found = branch_names(tree)
         if f"{collection}_pt" not in found:
@@ -188,6 +195,10 @@ def pfnano_blocks(
             *event.values(),
             *(f"{o}_{k}" for o, ks in objects.items() for k in ks),
         ]
+        if puppi and columns["pt"].startswith("PFCand_"):
+            raise Refused(
+                f"{path}: candidates of central NanoAOD carry their PUPPI weights already; leave puppi out."
+            )
         if puppi and "puppi_weight" not in columns:
             raise missing_branch(path, "PFCands_puppiWeight", found)
         if ht and "LHE_HT" not in found:
@@ -241,7 +252,9 @@ def _read_block(block, names, keep, start, flow, meta):
     observables = {k: flat(block[b]).astype(np.float32)[keep] for k, b in jet.items()}
     number = start[of_event] if isinstance(start, np.ndarray) else start + of_event
     observables |= {"event": number} | {
-        k: block[b].to_numpy().astype(np.float64 if k in ("weight", "ht") else np.int64)[of_event]
+        k: block[b]
+        .to_numpy()[of_event]
+        .astype(np.float64 if k in ("weight", "ht") else block[b].to_numpy().dtype)
         for k, b in event.items()
     }
     return assemble(
