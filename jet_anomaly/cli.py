@@ -46,6 +46,7 @@ def parser():
     return top
 
 # %% ../nbs/cli.ipynb #c008
+#| code-fold: true
 def _show(result, as_json):
     if as_json:
         print(json.dumps(result))
@@ -132,6 +133,7 @@ def simulate(args):
     return {"jets": args.n, "file": args.out}
 
 # %% ../nbs/cli.ipynb #c012
+#| code-fold: true
 def _read_arguments(p):
     p.add_argument("format", help="name of the format, or auto")
     p.add_argument("files", nargs="+", help="files or patterns")
@@ -159,7 +161,7 @@ def read(args):
         None if args.format == "auto" else args.format,
         cutflow=flow,
         progress=not args.quiet,
-        **_options(args.options),
+        **_options(args.options, windows=("pt", "mass")),
     )
     if not args.json:
         print(flow)
@@ -187,17 +189,33 @@ def fetch(args):
     }
 
 # %% ../nbs/cli.ipynb #c014
-def _options(pairs):
-    "{name: value} from name=value; values are JSON, or else words."
+#| code-fold: true
+def _value(text):
+    "JSON, or numbers with commas, or else a word."
+    for trial in text, f"[{text}]":
+        try:
+            return json.loads(trial)
+        except json.JSONDecodeError:
+            pass
+    return text
+
+
+def _options(
+    pairs,  # texts NAME=VALUE
+    windows=(),  # names whose values must be LOW,HIGH
+):
+    "{name: value} from name=value."
     out = {}
     for pair in pairs or ():
         name, equals, text = pair.partition("=")
         if not equals or not name:
             raise ValueError(f"--set {pair}: expected name=value.")
-        try:
-            out[name] = json.loads(text)
-        except json.JSONDecodeError:
-            out[name] = text
+        out[name] = value = _value(text)
+        pair_of_numbers = isinstance(value, list) and [type(v) in (int, float) for v in value]
+        if name in windows and pair_of_numbers != [True, True]:
+            raise ValueError(
+                f"--set {pair}: expected {name}=LOW,HIGH in GeV, such as {name}=500,700."
+            )
     return out
 
 
@@ -313,10 +331,12 @@ def _scan_arguments(p):
     _training_arguments(p)
 
 # %% ../nbs/cli.ipynb #scan1s1
+#| code-fold: true
 @verb(_scan_arguments)
 def scan(args):
     "Train a detector over values of one setting, several times each: losses and their elbow."
     import matplotlib.pyplot as plt
+    import numpy as np
 
     from jet_anomaly.core.files import atomic_path
     from jet_anomaly.evaluate.image_plots import scan_curve
@@ -342,17 +362,19 @@ def scan(args):
     with atomic_path(Path(args.out) / "scan.png") as picture:
         figure.savefig(picture, format="png", dpi=150)
     plt.close(figure)
-    mean = {str(v): float(m) for v, m in zip(result.values, result.losses.mean(1))}
+    mean = {str(v): float(m) for v, m in zip(result.values, np.nanmean(result.losses, 1))}
     return {
         "detector": args.detector,
         "option": args.option,
         "loss": mean,
         "elbow": elbow,
         "trainings": len(result.rows),
+        "not_available": {f"{v}, seed {s}": why for (v, s), why in result.missing.items()},
         "folder": args.out,
     }
 
 # %% ../nbs/cli.ipynb #c017
+#| code-fold: true
 def _score_arguments(p):
     p.add_argument("detector", help="folder of a trained detector")
     p.add_argument("jets", help="HDF5 file of jets")
@@ -393,7 +415,7 @@ def _score_events(file, score, how):
     for name, a in columns.items():
         file[f"events/{name}"] = a
 
-# %% ../nbs/cli.ipynb #c017s0
+# %% ../nbs/cli.ipynb #c017s0a
 def _score_block(detector, jets, device):
     "The columns of the score file for a block of jets."
     import warnings
@@ -411,7 +433,8 @@ def _score_block(detector, jets, device):
         columns["p_value"] = detector.calibration().p_value(scores[detector.score])
     return columns
 
-
+# %% ../nbs/cli.ipynb #c017s0
+#| code-fold: true
 @verb(_score_arguments)
 def score(args):
     "Score jets with a trained detector; higher is more anomalous."
@@ -479,6 +502,7 @@ def align(args):
     }
 
 # %% ../nbs/cli.ipynb #c019
+#| code-fold: true
 def _sample(detectors, path, args):
     "Scores of all detectors and observables of a file of jets, and the jets scored per second by the first."
     import time
@@ -486,27 +510,31 @@ def _sample(detectors, path, args):
     import numpy as np
     import torch
 
-    from jet_anomaly.evaluate.report import Sample
+    from jet_anomaly.evaluate.results import Sample
+    from jet_anomaly.experiment.trials import complete
     from jet_anomaly.jet.jets import Jets
     from jet_anomaly.represent.images import jet_images
 
-    scores, observables, image, seconds, n = [], [], 0, 0.0, 0
+    scores, observables, image, seconds, n, total = [], [], 0, 0.0, 0, 0.0
     for jets in Jets.blocks(path):
         begun = time.perf_counter()
         own = detectors[0].scores(jets, device=args.device)
         seconds += time.perf_counter() - begun
         beside = {d.name: d.anomaly_score(jets, device=args.device) for d in detectors[1:]}
         scores.append(own | beside)
-        observables.append(jets.observables)
-        image, n = (
-            image + jet_images(torch.from_numpy(jets.p4), torch.from_numpy(jets.mask)).sum(0),
+        observables.append(complete(jets).observables)
+        w = torch.from_numpy(np.ones(len(jets)) if jets.weight is None else jets.weight).float()
+        images = jet_images(torch.from_numpy(jets.p4), torch.from_numpy(jets.mask))
+        image, total, n = (
+            image + torch.einsum("jxy,j->xy", images, w),
+            total + w.sum(),
             n + len(jets),
         )
 
     def join(parts):
         return {k: np.concatenate([p[k] for p in parts]) for k in parts[0]}
 
-    return Sample(join(scores), join(observables), image=(image / n).numpy()), n / seconds
+    return Sample(join(scores), join(observables), image=(image / total).numpy()), n / seconds
 
 
 def _signals(pairs):
@@ -545,7 +573,8 @@ def _evaluate_arguments(p):
 def evaluate(args):
     "Judge a detector on background and signal jets: results.json and report.html."
     from jet_anomaly.detect.detector import load_detector
-    from jet_anomaly.evaluate.report import TWINS, write_report
+    from jet_anomaly.evaluate.report import write_report
+    from jet_anomaly.evaluate.results import TWINS
 
     files = _signals(args.signals)
     detectors = [load_detector(f) for f in (args.detector, *args.beside)]
@@ -569,6 +598,7 @@ def evaluate(args):
     }
 
 # %% ../nbs/cli.ipynb #cmp1
+#| code-fold: true
 def _compare_arguments(p):
     p.add_argument(
         "--train",
@@ -615,6 +645,7 @@ def _direction(text):
     return background, tuple(signals.split(","))
 
 # %% ../nbs/cli.ipynb #cmp1s2
+#| code-fold: true
 @verb(_compare_arguments)
 def compare(args):
     "Train many detectors in several directions with several seeds: one board, with bands."
@@ -643,10 +674,12 @@ def compare(args):
         processes=args.processes,
         progress=not args.quiet,
     )
-    page = judge(trials, test).save(args.out)
+    board = judge(trials, test)
+    page = board.save(args.out)
     return {
-        "trials": len(trials),
-        "train_hours": sum(t.told["train_seconds"] for t in trials) / 3600,
+        "trials": sum(t.available for t in trials),
+        "train_hours": sum(t.result.get("train_seconds", 0) for t in trials) / 3600,
+        "not_available": {m["entry"]: m["reason"] for m in board.missing},
         "board": str(page),
     }
 
@@ -664,6 +697,7 @@ def _demo_arguments(p):
     p.add_argument("--preset", choices=("full", "fast"), default="full", help="of the simulation")
 
 # %% ../nbs/cli.ipynb #c022s1
+#| code-fold: true
 @verb(_demo_arguments)
 def demo(args):
     "From nothing to a report: simulate QCD, W, top and Higgs jets, train a VAE, compare it with baselines."

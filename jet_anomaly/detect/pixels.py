@@ -17,6 +17,7 @@ from ..represent.images import JetImages
 from ..train.loop import History, Step
 
 # %% ../../nbs/detect/pixels.ipynb #c009
+#| code-fold: true
 def _conv(a, b):
     return [nn.Conv2d(a, b, 3, padding=1), nn.ReLU()]
 
@@ -56,6 +57,7 @@ def published_network(
     return encoder, decoder
 
 # %% ../../nbs/detect/pixels.ipynb #c011
+#| code-fold: true
 def patch_network(
     pixels=40,  # per side; a multiple of 4
     width=32,  # feature maps
@@ -124,6 +126,7 @@ class ImageConfig:
     )
 
 # %% ../../nbs/detect/pixels.ipynb #c018
+#| code-fold: true
 @register("image_ae")
 class ImageAE(Detector):
     "Convolutional autoencoder on jet images with a softmax over pixels (arXiv:1808.08992)."
@@ -205,6 +208,7 @@ class ImageEnergy(Detector):
         return {"energy": self.terms(image)["loss"]}
 
 # %% ../../nbs/detect/pixels.ipynb #c028
+#| code-fold: true
 @dataclass
 class MeanImageConfig(EnergyConfig):
     intensity: str = "linear"  # "linear", or "sqrt"
@@ -226,11 +230,13 @@ class MeanImage(Detector):
         return in_mean_pixels(image.flatten(1), self.config.intensity)
 
     def learn(self, jets, validation, trainer):
-        sums = [
-            (self.pixels(*self.inputs(*self.columns(part, self.mean.device))).sum(0), len(part))
-            for part in blocks(jets, 5000)
-        ]
-        self.mean.copy_(sum(s for s, _ in sums) / sum(n for _, n in sums))
+        n, total = 0, 0
+        for part in blocks(jets, 5000):
+            x = self.pixels(*self.inputs(*self.columns(part)))
+            w = torch.ones(len(x)) if part.weight is None else torch.from_numpy(part.weight)
+            w = w.to(x)
+            n, total = n + w.sum(), total + w @ x
+        self.mean.copy_(total / n)
         return History()
 
     def terms(self, image, step=Step()):

@@ -3,6 +3,7 @@
 import re
 
 import nbformat
+from figures import palette
 
 HIDDEN = {"hide", "default_exp", "include: false"}
 TAGS = {
@@ -93,8 +94,10 @@ def outputs(cell, alt):
     for output in cell.outputs:
         if output.output_type == "stream":
             output.text = BANNER.sub("", output.text)
-        elif "image/png" in output.get("data", {}) and alt:
-            output.metadata.setdefault("image/png", {})["alt"] = alt
+        elif "image/png" in output.get("data", {}):
+            output.data["image/png"] = palette(output.data["image/png"])
+            if alt:
+                output.metadata.setdefault("image/png", {})["alt"] = alt
     cell.outputs = [o for o in cell.outputs if o.output_type != "stream" or o.text.strip()]
 
 
