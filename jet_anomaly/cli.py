@@ -46,6 +46,7 @@ def parser():
     return top
 
 # %% ../nbs/cli.ipynb #c008
+#| code-fold: true
 def _show(result, as_json):
     if as_json:
         print(json.dumps(result))
@@ -132,6 +133,7 @@ def simulate(args):
     return {"jets": args.n, "file": args.out}
 
 # %% ../nbs/cli.ipynb #c012
+#| code-fold: true
 def _read_arguments(p):
     p.add_argument("format", help="name of the format, or auto")
     p.add_argument("files", nargs="+", help="files or patterns")
@@ -187,6 +189,7 @@ def fetch(args):
     }
 
 # %% ../nbs/cli.ipynb #c014
+#| code-fold: true
 def _value(text):
     "JSON, or numbers with commas, or else a word."
     for trial in text, f"[{text}]":
@@ -328,6 +331,7 @@ def _scan_arguments(p):
     _training_arguments(p)
 
 # %% ../nbs/cli.ipynb #scan1s1
+#| code-fold: true
 @verb(_scan_arguments)
 def scan(args):
     "Train a detector over values of one setting, several times each: losses and their elbow."
@@ -370,6 +374,7 @@ def scan(args):
     }
 
 # %% ../nbs/cli.ipynb #c017
+#| code-fold: true
 def _score_arguments(p):
     p.add_argument("detector", help="folder of a trained detector")
     p.add_argument("jets", help="HDF5 file of jets")
@@ -410,7 +415,7 @@ def _score_events(file, score, how):
     for name, a in columns.items():
         file[f"events/{name}"] = a
 
-# %% ../nbs/cli.ipynb #c017s0
+# %% ../nbs/cli.ipynb #c017s0a
 def _score_block(detector, jets, device):
     "The columns of the score file for a block of jets."
     import warnings
@@ -428,7 +433,8 @@ def _score_block(detector, jets, device):
         columns["p_value"] = detector.calibration().p_value(scores[detector.score])
     return columns
 
-
+# %% ../nbs/cli.ipynb #c017s0
+#| code-fold: true
 @verb(_score_arguments)
 def score(args):
     "Score jets with a trained detector; higher is more anomalous."
@@ -496,6 +502,7 @@ def align(args):
     }
 
 # %% ../nbs/cli.ipynb #c019
+#| code-fold: true
 def _sample(detectors, path, args):
     "Scores of all detectors and observables of a file of jets, and the jets scored per second by the first."
     import time
@@ -591,6 +598,7 @@ def evaluate(args):
     }
 
 # %% ../nbs/cli.ipynb #cmp1
+#| code-fold: true
 def _compare_arguments(p):
     p.add_argument(
         "--train",
@@ -637,6 +645,7 @@ def _direction(text):
     return background, tuple(signals.split(","))
 
 # %% ../nbs/cli.ipynb #cmp1s2
+#| code-fold: true
 @verb(_compare_arguments)
 def compare(args):
     "Train many detectors in several directions with several seeds: one board, with bands."
@@ -688,6 +697,7 @@ def _demo_arguments(p):
     p.add_argument("--preset", choices=("full", "fast"), default="full", help="of the simulation")
 
 # %% ../nbs/cli.ipynb #c022s1
+#| code-fold: true
 @verb(_demo_arguments)
 def demo(args):
     "From nothing to a report: simulate QCD, W, top and Higgs jets, train a VAE, compare it with baselines."

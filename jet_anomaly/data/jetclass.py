@@ -52,6 +52,7 @@ def pdgid_of_flags(
     ).astype(np.int32)
 
 # %% ../../nbs/data/jetclass.ipynb #c009
+#| code-fold: true
 CLASSES = ("QCD", "Hbb", "Hcc", "Hgg", "H4q", "Hqql", "Zqq", "Wqq", "Tbqq", "Tbl")
 FIRST_QCD = 161  # of JetClass-II's labels
 
@@ -85,6 +86,7 @@ def labels_of(
     return np.argmax(hot, 0), np.argmax(hot, 0)
 
 # %% ../../nbs/data/jetclass.ipynb #c012
+#| code-fold: true
 P4 = ("part_energy", "part_px", "part_py", "part_pz")
 TRACK = {"d0": "part_d0val", "d0_err": "part_d0err", "dz": "part_dzval", "dz_err": "part_dzerr"}
 JET = {
@@ -118,6 +120,7 @@ def jetclass_blocks(
             yield jets
 
 # %% ../../nbs/data/jetclass.ipynb #c012s1
+#| code-fold: true
 def _read_block(block, flow, meta):
     counts = flat_counts(block[P4[0]])[1]
     part = {k: flat(v) for k, v in block.items() if k.startswith("part_")}
@@ -153,6 +156,7 @@ def _read_block(block, flow, meta):
     )
 
 # %% ../../nbs/data/jetclass.ipynb #c014
+#| code-fold: true
 def toy_jetclass(
     path,
     jets=100,

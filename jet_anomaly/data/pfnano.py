@@ -83,6 +83,7 @@ def near(
     return ak.any(np.hypot(d_eta, d_phi) < radius, axis=2)
 
 # %% ../../nbs/data/pfnano.ipynb #c016
+#| code-fold: true
 LAST_COPY = 1 << 13  # bit of GenPart_statusFlags
 
 
@@ -121,6 +122,7 @@ def _passing(block, jet, flow, lepton_veto, match):
     return keep
 
 # %% ../../nbs/data/pfnano.ipynb #c018
+#| code-fold: true
 MULTICHANNEL = dict(
     pt=(200, None), eta=2.0, lepton_veto=20.0, match="GenJetAK8", leading=1
 )  # the selection of the multi-channel study
@@ -161,6 +163,7 @@ def _layout(found, jet, path):
     return columns, f"{links}_jetIdx", f"{links}_{index}" if indexed else None
 
 # %% ../../nbs/data/pfnano.ipynb #c018s0
+#| code-fold: true
 def pfnano_blocks(
     path,  # ROOT file with a tree `Events`
     flow,  # `CutFlow`, filled while reading
@@ -231,6 +234,7 @@ def _in_window(block, ht, flow, start):
     return {k: v[inside] for k, v in block.items()}, start + np.flatnonzero(inside)
 
 # %% ../../nbs/data/pfnano.ipynb #c019s1
+#| code-fold: true
 def _read_block(block, names, keep, start, flow, meta):
     columns, of_jet, of_candidate, jet, event = names
     per_event, candidates = flat_counts(block[jet["pt"]])[1], flat_counts(block[columns["pt"]])[1]
@@ -289,6 +293,7 @@ def _candidates(of, puppi):
     return p4, features
 
 # %% ../../nbs/data/pfnano.ipynb #c022
+#| code-fold: true
 def toy_pfnano(
     path,
     events=50,  # of two fat jets each

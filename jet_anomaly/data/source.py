@@ -68,6 +68,7 @@ def four_vectors(
         )
 
 # %% ../../nbs/data/source.ipynb #c012
+#| code-fold: true
 class CutFlow:
     "What was read, what was cut and why: one row per step, adding up over blocks and files."
 
@@ -124,7 +125,7 @@ class CutFlow:
         )
         return f"<table><tr><th></th><th></th><th>kept</th><th>cut</th></tr>{rows}</table>"
 
-# %% ../../nbs/data/source.ipynb #c015
+# %% ../../nbs/data/source.ipynb #c015a
 class Refused(ValueError):
     "A reader's own complaint about what a file holds."
 
@@ -150,7 +151,7 @@ def existing_file(
         raise Refused(f"{path} is empty (0 bytes); fetch or copy it again.")
     return path
 
-
+# %% ../../nbs/data/source.ipynb #c015
 @contextmanager
 def foreign(
     path,  # named in the error
@@ -174,6 +175,7 @@ def foreign(
 OURS = (ValueError, KeyError, FileNotFoundError, ImportError)
 
 # %% ../../nbs/data/source.ipynb #c017
+#| code-fold: true
 @contextmanager
 def open_tree(
     path,
@@ -282,6 +284,7 @@ def write_tree(
     return Path(path)
 
 # %% ../../nbs/data/source.ipynb #c024
+#| code-fold: true
 @contextmanager
 def open_hdf5(path):
     "An HDF5 file for reading. Raises `FileNotFoundError`, or `ValueError` for a damaged or foreign file."
@@ -312,7 +315,8 @@ def dataset(
             import hdf5plugin  # registers the plug-ins  # noqa: F401
         except ImportError as e:
             raise ValueError(
-                f"{file.file.filename}: {name} is compressed with HDF5 filter {filters}, which needs a plug-in: pip install 'jet_anomaly[read]' (or hdf5plugin)."
+                f"{file.file.filename}: {name} is compressed with HDF5 filter {filters}, which needs a plug-in: "
+                "pip install 'jet_anomaly[read]' (or hdf5plugin)."
             ) from e
     return data
 
@@ -409,6 +413,7 @@ def zero_padded(
     return values
 
 # %% ../../nbs/data/source.ipynb #n005
+#| code-fold: true
 def as_labels(
     values,  # (jets,), (jets, 1) or one column per class
     flow,  # `CutFlow`
@@ -445,7 +450,7 @@ def as_labels(
         )
     return np.where(unknown, UNKNOWN, np.where(unknown, 0, values)).astype(np.int64)
 
-# %% ../../nbs/data/source.ipynb #n008
+# %% ../../nbs/data/source.ipynb #n008a
 SLACK = 0.01  # E may be so much below |p|, for rounding
 CODES = (
     0,
@@ -469,7 +474,7 @@ CODES = (
     3334,
 )
 
-
+# %% ../../nbs/data/source.ipynb #n008
 def guess_layout(
     values,  # (constituents, 4), no padding
 ):  # name of an order, or None
@@ -493,6 +498,7 @@ def guess_layout(
     return next((name for name, fit in fits.items() if len(fit) and fit.mean() > 0.95), None)
 
 # %% ../../nbs/data/source.ipynb #n010
+#| code-fold: true
 def _physical(p4, mask, observables):
     "Name of a requirement → which jets pass."
     with np.errstate(over="ignore", invalid="ignore"):
@@ -532,14 +538,15 @@ def check_four_vectors(
         raise Refused(f"{path}: {what}.")
     warnings.warn(f"{path}: {what}. Those jets are cut.", stacklevel=3)
 
-# %% ../../nbs/data/source.ipynb #c033
+# %% ../../nbs/data/source.ipynb #c033a
 FINITE, PHYSICAL, HEAVY = (
     "four-vectors finite, E ≥ 0",
     "E ≥ |p|",
     "jets of constituents almost at rest",
 )
 
-
+# %% ../../nbs/data/source.ipynb #c033
+#| code-fold: true
 def assemble(
     p4,  # (jets, constituents, 4): E, px, py, pz in GeV, any order
     mask,  # (jets, constituents)
@@ -577,6 +584,7 @@ def assemble(
         raise Refused(str(e)) from e
 
 # %% ../../nbs/data/source.ipynb #c036
+#| code-fold: true
 ENERGY = {"MeV": 1e-3, "GeV": 1.0, "TeV": 1e3}
 
 

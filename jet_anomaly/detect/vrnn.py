@@ -17,7 +17,7 @@ from .exposure import OutlierExposure
 from ..jet.events import leading
 from ..represent.sequences import AlignedSequences
 from ..train.loop import Step
-from ..train.native import RecurrentVAE
+from ..train.recurrence import RecurrentVAE
 
 # %% ../../nbs/detect/vrnn.ipynb #c009
 WEIGHTINGS = "length", "all", "none"

@@ -17,6 +17,7 @@ from ..core.files import atomic_path
 from .jets import Jets
 
 # %% ../../nbs/jet/events.ipynb #c008
+#| code-fold: true
 def _observables(jets):
     return getattr(jets, "observables", jets)
 
@@ -92,6 +93,7 @@ def event_scores(
     return COMBINE[how](np.asarray(scores)[pairs], axis=1)
 
 # %% ../../nbs/jet/events.ipynb #c021
+#| code-fold: true
 class Spectrum(NamedTuple):
     "A mass spectrum before and after a cut on a score."
 
