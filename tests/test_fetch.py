@@ -258,7 +258,7 @@ def test_the_tag_of_a_part_is_gone_with_it(site, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
 
 
-@pytest.mark.parametrize("name", ["../outside.root", "/tmp/outside.root"])
+@pytest.mark.parametrize("name", ["../outside.root", "/outside.root"])
 def test_an_archive_that_would_leave_its_folder_is_refused(site, tmp_path, name):
     import io
     import tarfile
