@@ -20,6 +20,7 @@ from helpers import ROOT
 from jet_anomaly.data.arrays import (
     numpy_blocks,
     toy_aspen,
+    toy_case,
     toy_energyflow,
     toy_jetnet,
     toy_numpy,
@@ -52,6 +53,7 @@ TOYS = {
     "vaejet": toy_vaejet,
     "multichannel": toy_multichannel,
     "energyflow": toy_energyflow,
+    "case": toy_case,
     "numpy": lambda path, n, seed=0: toy_numpy(path, n, seed),
 }
 OTHER = {

@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['ORDERS', 'MASS', 'ASPEN', 'RAGGED', 'DENSE', 'PER_CONSTITUENT', 'HLVS', 'LABELS', 'WEIGHTS', 'from_rapidity', 'as_p4',
-           'jetnet_blocks', 'toy_jetnet', 'event_blocks', 'aspen_blocks', 'toy_aspen', 'vaejet_blocks', 'toy_vaejet',
-           'vrnn_blocks', 'toy_vrnn', 'numpy_blocks', 'energyflow_blocks', 'toy_energyflow', 'toy_numpy']
+           'jetnet_blocks', 'toy_jetnet', 'event_blocks', 'aspen_blocks', 'toy_aspen', 'case_blocks', 'toy_case',
+           'vaejet_blocks', 'toy_vaejet', 'vrnn_blocks', 'toy_vrnn', 'numpy_blocks', 'energyflow_blocks',
+           'toy_energyflow', 'toy_numpy']
 
 # %% ../../nbs/data/arrays.ipynb #c003
 import zipfile
@@ -261,6 +262,83 @@ def toy_aspen(
         f["event_info"] = np.stack(
             [np.full(jets, 280_000), np.full(jets, 17), 5000 + np.arange(jets) // 2], 1
         )
+    return Path(path)
+
+# %% ../../nbs/data/arrays.ipynb #k002
+def case_blocks(
+    path,  # HDF5 file with `jet1_PFCands`, `jet2_PFCands`, `jet_kinematics`, `event_info`
+    flow,  # `CutFlow`, filled while reading
+    size=2000,  # events per block
+):
+    "Stream the two `Jets` of every event of CMS CASE files, with `weight` and `event`. Raises as `dataset`, `ValueError` for another shape."
+    names = ("jet1_PFCands", "jet2_PFCands", "jet_kinematics")
+    more = ("event_info", "truth_label", "jet1_extraInfo", "jet2_extraInfo")
+    with open_hdf5(path) as file:
+        data = {k: dataset(file, k) for k in (*names, *(k for k in more if k in file))}
+        shape = {k: d.shape for k, d in data.items()}
+        cands = [shape[k] for k in names[:2]]
+        flat = all(len(s) == 2 and s[1] and s[1] % 4 == 0 for s in cands)
+        if not flat and any(len(s) != 3 or s[2] != 4 for s in cands):
+            raise Refused(f"{path}: shapes {shape}; expected PFCands (events, candidates, 4).")
+        if len(shape["jet_kinematics"]) != 2:
+            raise Refused(f"{path}: shapes {shape}; expected jet_kinematics (events, 14).")
+        if shape["jet_kinematics"][1] < 10:
+            raise Refused(
+                f"{path}: shapes {shape}; expected at least ten columns of jet_kinematics."
+            )
+        for start, block in hdf5_blocks(data, size, flow, "events"):
+            with foreign(path):
+                jets = _case_block(block, start, flow, path)
+            yield jets
+
+
+def _case_block(block, start, flow, path):
+    "Jets 1 and 2 of each event, one after the other."
+    n = len(block["jet_kinematics"])
+    cands = [block[f"jet{j}_PFCands"].reshape(n, -1, 4) for j in (1, 2)]
+    width = max(c.shape[1] for c in cands)
+    values = np.zeros((n, 2, width, 4))
+    for j, c in enumerate(cands):
+        values[:, j, : c.shape[1]] = zero_padded(c, flow)
+    values = values.reshape(2 * n, width, 4)
+    kin = block["jet_kinematics"][:, 2:10].reshape(2 * n, 4).astype(np.float32)
+    observables = dict(zip(("pt", "eta", "phi", "softdrop_mass"), kin.T))
+    observables["event"] = start + np.repeat(np.arange(n), 2)
+    if "event_info" in block:
+        observables["event_number"] = np.repeat(block["event_info"][:, 0].astype(np.int64), 2)
+        observables["weight"] = np.repeat(block["event_info"][:, 3].astype(np.float64), 2)
+    if "jet1_extraInfo" in block and "jet2_extraInfo" in block:
+        tau = np.stack([block[f"jet{j}_extraInfo"][:, :4] for j in (1, 2)], 1).reshape(2 * n, 4)
+        observables |= {f"tau{i + 1}": tau[:, i].astype(np.float32) for i in range(4)}
+    labels = None
+    if "truth_label" in block:
+        own = np.repeat(block["truth_label"].reshape(n).astype(np.int64), 2)
+        labels, observables["process"] = np.maximum(own, 0), own
+    meta = {"format": "case", "source": Path(path).name}
+    real = (values != 0).any(-1)
+    return assemble(as_p4(values, "px,py,pz,E"), real, flow, None, observables, labels, meta)
+
+# %% ../../nbs/data/arrays.ipynb #k003
+def toy_case(
+    path,
+    events=50,  # of two jets each
+    seed=0,
+):
+    "Write a small file in the layout of CMS CASE; every tenth event is called signal, some are top quarks."
+    p4, mask = toy_jets(2 * events, pt=900.0, seed=seed)
+    kin = kinematic_observables(p4, mask)
+    p4 = np.where(mask[..., None], p4, 0)[..., [1, 2, 3, 0]].astype(np.float32)
+    columns = np.stack([kin["pt"], kin["eta"], kin["phi"], 0.8 * kin["mass"]], 1)
+    number = np.arange(events)
+    info = np.zeros((events, 8))
+    info[:, 0], info[:, 3] = 5000 + number, np.linspace(-1, 2, events)
+    with h5py.File(path, "w") as f:
+        f["jet_kinematics"] = np.concatenate([np.zeros((events, 2)), columns.reshape(events, 8)], 1)
+        for j in (1, 2):
+            f[f"jet{j}_PFCands"] = p4[j - 1 :: 2]
+            f[f"jet{j}_extraInfo"] = np.tile(0.5 ** np.arange(7), (events, 1))
+        f["event_info"] = info
+        f["truth_label"] = np.where(number % 10 == 0, 1, np.where(number % 10 == 1, -2, 0))[:, None]
     return Path(path)
 
 # %% ../../nbs/data/arrays.ipynb #c018

@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import shutil
+import tarfile
 import warnings
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -518,21 +519,34 @@ def fetch(
     for file in chosen:
         path = place / file
         if not _cached(path, data.files.get(file), verify):
-            place.mkdir(parents=True, exist_ok=True)
+            _make_folder(place)
             _download(data, file, path, mirrors, progress, attempts)
         out += _unpacked(path) if file.endswith((".tar", ".tar.gz")) else [path]
     return out
 
 # %% ../../nbs/data/fetch.ipynb #c020s1
-def _unpacked(path):
-    "The files of an archive, unpacked once beside it."
-    from pooch import Untar
+def _make_folder(place):
+    "A folder in the cache; an error names the variable that moves it."
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        todo = "choose another place with folder= (--folder) or the variable JET_ANOMALY_CACHE"
+        raise OSError(e.errno, f"{e.strerror}; {todo}", str(place)) from e
 
+
+def _unpacked(path):
+    "The files of an archive, unpacked once beside it. Raises `ValueError` for members that would leave the folder."
     place = path.with_name(f"{path.name}.untar")
     done = place / ".complete"
     if not done.exists():
         if place.exists():
             shutil.rmtree(place)  # broken off half-way
-        Untar()(str(path), "download", None)
+        _make_folder(place)
+        try:
+            with tarfile.open(path) as archive:
+                archive.extractall(place, filter="data")
+        except (tarfile.TarError, EOFError) as e:
+            shutil.rmtree(place)
+            raise ValueError(f"{path} is damaged, or no archive to be trusted: {e}") from e
         done.touch()
     return sorted(p for p in place.rglob("*") if p.is_file() and p.name != ".complete")

@@ -26,6 +26,7 @@ from jet_anomaly.data.arrays import (
     ORDERS,
     _numpy_arrays,
     aspen_blocks,
+    case_blocks,
     energyflow_blocks,
     jetnet_blocks,
     numpy_blocks,
@@ -155,6 +156,14 @@ FORMATS = {
             "jets",
             ("particle_features",),
             jetnet_blocks,
+        ),
+        Format(
+            "case",
+            "CMS CASE dijets, HDF5",
+            "`jet1_PFCands`, `jet2_PFCands`: px, py, pz, E; `jet_kinematics`, `jet1_extraInfo`, `event_info`, `truth_label`",
+            "events",
+            ("jet1_PFCands",),
+            case_blocks,
         ),
         Format(
             "aspen",

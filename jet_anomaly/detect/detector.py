@@ -226,6 +226,7 @@ def weighted_mean(
     values,  # (jets,)
     weight=None,  # (jets,), of mean one over the training sample
 ):  # scalar
+    "Mean over jets, with event weights where there are any."
     return values.mean() if weight is None else (weight * values).mean()
 
 # %% ../../nbs/detect/detector.ipynb #c018

@@ -109,6 +109,7 @@ class VRNNConfig:
     margin: float = 0.2  # by how much
 
 # %% ../../nbs/detect/vrnn.ipynb #c014
+#| code-fold: true
 @register("vrnn")
 class VRNN(Detector):
     "Variational recurrent network on sequences of constituents (arXiv:2105.09274)."

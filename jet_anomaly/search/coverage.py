@@ -16,6 +16,7 @@ from .bump import make_ranges, scan_toys, signal_template
 from .counting import tail_probability
 
 # %% ../../nbs/search/coverage.ipynb #cov006
+#| code-fold: true
 class Coverage(NamedTuple):
     "p-values of spectra without a signal, and how uniform they are."
 

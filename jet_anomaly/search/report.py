@@ -21,6 +21,7 @@ from .limits import hepdata_table, plot_limits, scan_limits
 from .spectrum import blind, cut_spectra, make_folds
 
 # %% ../../nbs/search/report.ipynb #rpt006
+#| code-fold: true
 def _picture(figure):
     "A figure as text for a page."
     import matplotlib.pyplot as plt
@@ -117,6 +118,7 @@ def _kept(out, counts, edges, settings, executor):
     return json.loads(path.read_text(encoding="utf-8"))
 
 # %% ../../nbs/search/report.ipynb #rpt010
+#| code-fold: true
 STYLE = (
     "body{font:16px sans-serif;max-width:60em;margin:auto}td,th{padding:.2em .8em;text-align:right}"
 )

@@ -39,6 +39,7 @@ SETTINGS = dict(
 )
 
 # %% ../../nbs/search/weak.ipynb #wea012
+#| code-fold: true
 class WeakClassifier:
     "Boosted trees that tell data from a reference, k-fold: no event is scored by trees that have seen it."
 
@@ -77,6 +78,7 @@ class WeakClassifier:
         return self
 
 # %% ../../nbs/search/weak.ipynb #wea013
+#| code-fold: true
 def _one(self, data, reference, seed):
     "Train one model; both classes weigh the same."
     weight = np.repeat([1.0, len(data) / len(reference)], [len(data), len(reference)])
@@ -143,6 +145,7 @@ class Coupling(nn.Module):
         return z * torch.exp(stretch) + shift
 
 # %% ../../nbs/search/weak.ipynb #wea020
+#| code-fold: true
 class SidebandFlow:
     "A normalising flow of features given the mass, fitted in the sidebands."
 
@@ -182,6 +185,7 @@ class SidebandFlow:
         return self
 
 # %% ../../nbs/search/weak.ipynb #wea021
+#| code-fold: true
 def _build(self, n):
     "Coupling layers whose masks alternate; weights from the seed."
     with torch.random.fork_rng(devices=[]):
@@ -238,6 +242,7 @@ SidebandFlow._build, SidebandFlow._condition, SidebandFlow._gauss = _build, _con
 SidebandFlow._loss, SidebandFlow.sample = _loss, _sample
 
 # %% ../../nbs/search/weak.ipynb #wea025
+#| code-fold: true
 def cathode(
     mass,  # (events,) GeV
     features,  # (events, features)

@@ -32,6 +32,7 @@ class Step:
     training: bool = True  # false for validation
 
 # %% ../../nbs/train/loop.ipynb #c013
+#| code-fold: true
 def batches(
     data,  # tuple of tensors with the same first dimension
     batch_size,  # rows per batch, over all processes
@@ -144,6 +145,7 @@ def make_accelerator(
 OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
 
 # %% ../../nbs/train/loop.ipynb #c021s1
+#| code-fold: true
 @dataclass
 class Trainer:
     "The settings of a training; `fit` runs it. Raises `ValueError` for settings that cannot work."
@@ -212,6 +214,7 @@ class _Means:
         return {prefix + k: v / max(seen, 1) for k, v in zip(names, sums)}
 
 # %% ../../nbs/train/loop.ipynb #c024
+#| code-fold: true
 @patch
 def train_epoch(self: Trainer, model, optimizer, accelerator, data, epoch, bar):
     "One pass over shuffled data; the mean of every term."
@@ -329,6 +332,7 @@ def _writer(folder):
     return SummaryWriter(folder / "tensorboard")
 
 # %% ../../nbs/train/loop.ipynb #c030
+#| code-fold: true
 @patch
 def run(self: Trainer, model, optimizer, accelerator, data, validation):
     "The epochs, from wherever the folder stands."

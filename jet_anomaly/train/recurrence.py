@@ -39,6 +39,7 @@ class Steps(NamedTuple):
     hidden: torch.Tensor  # state before the step, (…, hidden)
 
 # %% ../../nbs/train/recurrence.ipynb #c011
+#| code-fold: true
 def vrnn_shapes(
     inputs=3,  # numbers per step
     hidden=16,  # width of the state and of all layers
@@ -109,6 +110,7 @@ def vrnn_shapes(
     return out | {f"gru{l}_{k}": ((3 * h, h), h) for l in range(1, layers) for k in "xh"}
 
 # %% ../../nbs/train/recurrence.ipynb #c013
+#| code-fold: true
 class RecurrentVAE(nn.Module):
     "A variational recurrent network (arXiv:1506.02216, as used in arXiv:2105.09274)."
 
@@ -205,6 +207,7 @@ def gru_step(
     return torch.lerp((a[:, 2 * n :] + r * b[:, 2 * n :]).tanh(), h, u)
 
 # %% ../../nbs/train/recurrence.ipynb #c019
+#| code-fold: true
 def unroll(
     w,  # weights by name
     ex,  # (steps, sequences, hidden): what the encoder has of the step
