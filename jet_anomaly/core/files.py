@@ -85,6 +85,7 @@ def atomic_hdf5(
         disk.check()
 
 # %% ../../nbs/core/files.ipynb #c062
+#| code-fold: true
 def save_arrays(
     path,  # file to write
     arrays,  # name → array

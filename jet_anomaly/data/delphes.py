@@ -49,6 +49,7 @@ def resolve(
     return np.where(key[order[place]] == wanted, order[place], -1)
 
 # %% ../../nbs/data/delphes.ipynb #c013
+#| code-fold: true
 COLLECTIONS = (
     "EFlowTrack",
     "EFlowPhoton",
@@ -101,6 +102,7 @@ def _objects(block, columns):
     return {k: np.concatenate(v) for k, v in out.items()}
 
 # %% ../../nbs/data/delphes.ipynb #c015
+#| code-fold: true
 JET = {"pt": "PT", "eta": "Eta", "phi": "Phi", "mass": "Mass"}
 
 
@@ -140,6 +142,7 @@ def _jet_observables(block, jet):
     return out
 
 # %% ../../nbs/data/delphes.ipynb #c016
+#| code-fold: true
 def delphes_blocks(
     path,  # ROOT file with a tree `Delphes`
     flow,  # `CutFlow`, filled while reading
@@ -147,7 +150,10 @@ def delphes_blocks(
     collection=None,  # of jets: "FatJet", "Jet", "JetPUPPIAK8", …; by default the fattest there is
     constituents=None,  # collections to look references up in, preferred first; by default energy flow, then towers and tracks
 ):
-    "Stream `Jets` from a Delphes file. References are counted as resolved or unresolved. Raises as `open_tree`, and `KeyError` naming the collections there are."
+    """Stream `Jets` from a Delphes file. References are counted as resolved or unresolved.
+
+    Raises as `open_tree`, and `KeyError` naming the collections there are.
+    """
     with open_tree(path, "Delphes") as tree:
         found = branch_names(tree)
         jet = _jet_collection(found, collection, path)
@@ -163,7 +169,9 @@ def delphes_blocks(
             raise missing_branch(path, "EFlowTrack.fUniqueID", found)
         columns = {c: _columns(c, found) for c in wanted}
         optional = [
-            b for b in (f"{jet}.Tau[5]", f"{jet}.NConstituents", "Event.Number") if b in found
+            b
+            for b in (f"{jet}.Tau[5]", f"{jet}.NConstituents", "Event.Number", "Event.Weight")
+            if b in found
         ]
         names = (
             [b for of in columns.values() for b in of.values()]
@@ -199,6 +207,9 @@ def _read_block(block, jet, columns, start, flow, meta):
         observables["event_number"] = (
             ak.firsts(block["Event.Number"]).to_numpy().astype(np.int64)[event]
         )
+    if "Event.Weight" in block:
+        weight = ak.fill_none(ak.firsts(block["Event.Weight"]), np.nan).to_numpy()
+        observables["weight"] = weight.astype(np.float64)[event]
     return assemble(
         p4,
         pad(np.ones(counts.sum(), bool), counts),
@@ -210,6 +221,7 @@ def _read_block(block, jet, columns, start, flow, meta):
     )
 
 # %% ../../nbs/data/delphes.ipynb #c019
+#| code-fold: true
 def toy_delphes(
     path,
     events=50,  # of two fat jets each

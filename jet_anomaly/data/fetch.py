@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import shutil
+import tarfile
 import warnings
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -24,6 +25,7 @@ from ..core.files import atomic_path
 from .simulate import cache_folder
 
 # %% ../../nbs/data/fetch.ipynb #c006
+#| code-fold: true
 ZENODO = "https://zenodo.org"
 
 
@@ -80,6 +82,7 @@ ASPEN = {
 }
 
 # %% ../../nbs/data/fetch.ipynb #c007s1
+#| code-fold: true
 DATASETS = {
     d.name: d
     for d in (
@@ -241,7 +244,7 @@ def dataset_names() -> list:
 
 def _names(data):
     "The files, many of them by the first and the last."
-    first, *_, last = names = [*data.files, *data.files]
+    first, *_, last = [*data.files, *data.files]
     return ", ".join(data.files) if len(data.files) < 4 else f"{first} … {last}"
 
 
@@ -264,6 +267,7 @@ class NoSpace(OSError):
     "A file larger than the room there is; said before the disk is full."
 
 # %% ../../nbs/data/fetch.ipynb #c012s1
+#| code-fold: true
 class Resume:
     "A downloader for pooch that continues where an earlier one was cut off."
 
@@ -339,6 +343,7 @@ def _from_uri(url):
     return url2pathname(url.removeprefix("file://"))
 
 # %% ../../nbs/data/fetch.ipynb #c015
+#| code-fold: true
 def published(
     data,  # `DataSet`
     file,  # one of its files
@@ -439,6 +444,7 @@ def _addresses(data, file, mirrors):
     yield data.address(file)
 
 # %% ../../nbs/data/fetch.ipynb #c019s1
+#| code-fold: true
 def _download(data, file, path, mirrors, progress, attempts):
     import pooch
     import requests
@@ -452,7 +458,7 @@ def _download(data, file, path, mirrors, progress, attempts):
             or data.files.get(file)
             or (None if url.startswith("file:") else published(data, file)[0])
         )
-        for attempt in range(attempts):
+        for _attempt in range(attempts):
             try:
                 pooch.retrieve(
                     url,
@@ -482,6 +488,7 @@ def _download(data, file, path, mirrors, progress, attempts):
     raise _by_hand(data, file, path, reasons)
 
 # %% ../../nbs/data/fetch.ipynb #c020
+#| code-fold: true
 def fetch(
     name,  # a data set of `dataset_names()`, or a `DataSet`
     files=None,  # names or patterns of its files; all by default
@@ -492,7 +499,11 @@ def fetch(
     progress=True,  # show a bar when it takes longer than a second
     attempts=3,  # per address, each going on where the last was cut off
 ) -> list:  # paths, for `data.read.read`; archives are unpacked
-    "Fetch an open data set, or find it in the cache. Raises `KeyError` for an unknown name or file, `FileNotFoundError` saying how to fetch by hand, `NoSpace` (an `OSError`) when it is too large for the disk, `ValueError` for a cached file that is damaged."
+    """Fetch an open data set, or find it in the cache.
+
+    Raises `KeyError` for an unknown name or file, `FileNotFoundError` saying how to fetch by hand,
+    `NoSpace` (an `OSError`) when it is too large for the disk, `ValueError` for a cached file that is damaged.
+    """
     data = name if isinstance(name, DataSet) else DATASETS.get(name)
     if data is None:
         raise KeyError(f"Unknown data set {name!r}; known: {', '.join(DATASETS)}.")
@@ -508,21 +519,34 @@ def fetch(
     for file in chosen:
         path = place / file
         if not _cached(path, data.files.get(file), verify):
-            place.mkdir(parents=True, exist_ok=True)
+            _make_folder(place)
             _download(data, file, path, mirrors, progress, attempts)
         out += _unpacked(path) if file.endswith((".tar", ".tar.gz")) else [path]
     return out
 
 # %% ../../nbs/data/fetch.ipynb #c020s1
-def _unpacked(path):
-    "The files of an archive, unpacked once beside it."
-    from pooch import Untar
+def _make_folder(place):
+    "A folder in the cache; an error names the variable that moves it."
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        todo = "choose another place with folder= (--folder) or the variable JET_ANOMALY_CACHE"
+        raise OSError(e.errno, f"{e.strerror}; {todo}", str(place)) from e
 
+
+def _unpacked(path):
+    "The files of an archive, unpacked once beside it. Raises `ValueError` for members that would leave the folder."
     place = path.with_name(f"{path.name}.untar")
     done = place / ".complete"
     if not done.exists():
         if place.exists():
             shutil.rmtree(place)  # broken off half-way
-        Untar()(str(path), "download", None)
+        _make_folder(place)
+        try:
+            with tarfile.open(path) as archive:
+                archive.extractall(place, filter="data")
+        except (tarfile.TarError, EOFError) as e:
+            shutil.rmtree(place)
+            raise ValueError(f"{path} is damaged, or no archive to be trusted: {e}") from e
         done.touch()
     return sorted(p for p in place.rglob("*") if p.is_file() and p.name != ".complete")

@@ -30,6 +30,7 @@ from jet_anomaly.data.source import (
 from ..jet.jets import kinematic_observables
 
 # %% ../../nbs/data/frames.ipynb #c006
+#| code-fold: true
 CONSTANTS = {
     "UNICODE",
     "BINUNICODE",
@@ -71,6 +72,7 @@ def list_in_pickle(
     return [argument for name, argument in operations if name in CONSTANTS]
 
 # %% ../../nbs/data/frames.ipynb #c008
+#| code-fold: true
 @dataclass
 class Frame:
     "A data frame in an HDF5 file: where each column stands."
@@ -294,6 +296,7 @@ def toy_lhco(
     return write_frame(path, "df", [(list(range(LABEL + 1)), rows)], table)
 
 # %% ../../nbs/data/frames.ipynb #c023
+#| code-fold: true
 def lhco_features_blocks(
     path,  # HDF5 file with columns `pxj1, pyj1, pzj1, mj1, …`
     flow,  # `CutFlow`, filled while reading
@@ -364,6 +367,7 @@ def toy_lhco_features(path, events=50, unit="GeV", seed=0):
     )
 
 # %% ../../nbs/data/frames.ipynb #c026
+#| code-fold: true
 def toptagging_blocks(
     path,  # HDF5 file with columns `E_0, PX_0, PY_0, PZ_0, …`
     flow,  # `CutFlow`, filled while reading

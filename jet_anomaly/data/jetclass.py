@@ -13,6 +13,7 @@ import awkward as ak
 import numpy as np
 
 from jet_anomaly.data.source import (
+    Refused,
     assemble,
     branch_names,
     flat,
@@ -25,7 +26,7 @@ from jet_anomaly.data.source import (
     tree_blocks,
     write_tree,
 )
-from ..jet.jets import kinematic_observables
+from ..jet.jets import UNKNOWN, kinematic_observables
 
 # %% ../../nbs/data/jetclass.ipynb #c006
 FLAGS = {
@@ -51,6 +52,7 @@ def pdgid_of_flags(
     ).astype(np.int32)
 
 # %% ../../nbs/data/jetclass.ipynb #c009
+#| code-fold: true
 CLASSES = ("QCD", "Hbb", "Hcc", "Hgg", "H4q", "Hqql", "Zqq", "Wqq", "Tbqq", "Tbl")
 FIRST_QCD = 161  # of JetClass-II's labels
 
@@ -65,10 +67,10 @@ def _label_branches(found, path):
 def labels_of(
     block,  # name → array; `jet_label`, or some of `label_…`
 ):  # (labels, classes), or (None, None) for a file without truth
-    "Labels with 0 for QCD, and the file's own class."
+    "Labels with 0 for QCD and −1 where the truth is not known, and the file's own class."
     if "jet_label" in block:
         own = np.asarray(block["jet_label"], np.int64)
-        return np.where(own >= FIRST_QCD, 0, own + 1), own
+        return np.where(own < 0, UNKNOWN, np.where(own >= FIRST_QCD, 0, own + 1)), own
     if not block:
         return None, None
     hot = [
@@ -78,12 +80,13 @@ def labels_of(
         for c in CLASSES
     ]
     if (np.sum(hot, 0) != 1).any():
-        raise ValueError(
+        raise Refused(
             f"{(np.sum(hot, 0) != 1).sum()} jets belong to no class or to several: exactly one label_… must be true."
         )
     return np.argmax(hot, 0), np.argmax(hot, 0)
 
 # %% ../../nbs/data/jetclass.ipynb #c012
+#| code-fold: true
 P4 = ("part_energy", "part_px", "part_py", "part_pz")
 TRACK = {"d0": "part_d0val", "d0_err": "part_d0err", "dz": "part_dzval", "dz_err": "part_dzerr"}
 JET = {
@@ -117,6 +120,7 @@ def jetclass_blocks(
             yield jets
 
 # %% ../../nbs/data/jetclass.ipynb #c012s1
+#| code-fold: true
 def _read_block(block, flow, meta):
     counts = flat_counts(block[P4[0]])[1]
     part = {k: flat(v) for k, v in block.items() if k.startswith("part_")}
@@ -152,6 +156,7 @@ def _read_block(block, flow, meta):
     )
 
 # %% ../../nbs/data/jetclass.ipynb #c014
+#| code-fold: true
 def toy_jetclass(
     path,
     jets=100,

@@ -13,6 +13,7 @@ import awkward as ak
 import numpy as np
 
 from jet_anomaly.data.source import (
+    Refused,
     assemble,
     branch_names,
     flat,
@@ -82,6 +83,7 @@ def near(
     return ak.any(np.hypot(d_eta, d_phi) < radius, axis=2)
 
 # %% ../../nbs/data/pfnano.ipynb #c016
+#| code-fold: true
 LAST_COPY = 1 << 13  # bit of GenPart_statusFlags
 
 
@@ -120,6 +122,7 @@ def _passing(block, jet, flow, lepton_veto, match):
     return keep
 
 # %% ../../nbs/data/pfnano.ipynb #c018
+#| code-fold: true
 MULTICHANNEL = dict(
     pt=(200, None), eta=2.0, lepton_veto=20.0, match="GenJetAK8", leading=1
 )  # the selection of the multi-channel study
@@ -142,18 +145,25 @@ JET = {
 
 def _layout(found, jet, path):
     "Where candidates stand, their columns, and the branches that link them to jets."
-    links = f"{jet}PFCands"
+    central = f"{jet}PFCand_pfCandIdx" in found  # NanoAOD itself, from version 15
+    links, index, stem = (
+        f"{jet}PFCand{'' if central else 's'}",
+        "pfCandIdx" if central else "pFCandsIdx",
+        "PFCand",
+    )
+    stem = stem if central else "PFCands"
     if f"{links}_jetIdx" not in found:
         raise missing_branch(path, f"{links}_jetIdx", found)
-    indexed = f"{links}_pFCandsIdx" in found and "PFCands_pt" in found
-    stem = "PFCands" if indexed else links
+    indexed = f"{links}_{index}" in found and f"{stem}_pt" in found
+    stem = stem if indexed else links
     for k in ("pt", "eta", "phi"):
         if f"{stem}_{k}" not in found:
             raise missing_branch(path, f"{stem}_{k}", found)
     columns = {k: f"{stem}_{b}" for k, b in COLUMNS.items() if f"{stem}_{b}" in found}
-    return columns, f"{links}_jetIdx", f"{links}_pFCandsIdx" if indexed else None
+    return columns, f"{links}_jetIdx", f"{links}_{index}" if indexed else None
 
 # %% ../../nbs/data/pfnano.ipynb #c018s0
+#| code-fold: true
 def pfnano_blocks(
     path,  # ROOT file with a tree `Events`
     flow,  # `CutFlow`, filled while reading
@@ -164,7 +174,7 @@ def pfnano_blocks(
     match=None,  # a collection, or PDG codes of generated particles: one within ΔR < 0.4
     puppi=False,  # weight the candidates with their PUPPI weights
 ):
-    "Stream `Jets` from PFNano, indexed or embedded. Raises as `open_tree`, and `KeyError` listing the columns there are."
+    "Stream `Jets` from PFNano, indexed or embedded, or NanoAOD from version 15. Raises as `open_tree`, and `KeyError` listing the columns there are."
     with open_tree(path, "Events") as tree:
         found = branch_names(tree)
         if f"{collection}_pt" not in found:
@@ -188,6 +198,10 @@ def pfnano_blocks(
             *event.values(),
             *(f"{o}_{k}" for o, ks in objects.items() for k in ks),
         ]
+        if puppi and columns["pt"].startswith("PFCand_"):
+            raise Refused(
+                f"{path}: candidates of central NanoAOD carry their PUPPI weights already; leave puppi out."
+            )
         if puppi and "puppi_weight" not in columns:
             raise missing_branch(path, "PFCands_puppiWeight", found)
         if ht and "LHE_HT" not in found:
@@ -220,6 +234,7 @@ def _in_window(block, ht, flow, start):
     return {k: v[inside] for k, v in block.items()}, start + np.flatnonzero(inside)
 
 # %% ../../nbs/data/pfnano.ipynb #c019s1
+#| code-fold: true
 def _read_block(block, names, keep, start, flow, meta):
     columns, of_jet, of_candidate, jet, event = names
     per_event, candidates = flat_counts(block[jet["pt"]])[1], flat_counts(block[columns["pt"]])[1]
@@ -241,7 +256,9 @@ def _read_block(block, names, keep, start, flow, meta):
     observables = {k: flat(block[b]).astype(np.float32)[keep] for k, b in jet.items()}
     number = start[of_event] if isinstance(start, np.ndarray) else start + of_event
     observables |= {"event": number} | {
-        k: block[b].to_numpy().astype(np.float64 if k in ("weight", "ht") else np.int64)[of_event]
+        k: block[b]
+        .to_numpy()[of_event]
+        .astype(np.float64 if k in ("weight", "ht") else block[b].to_numpy().dtype)
         for k, b in event.items()
     }
     return assemble(
@@ -276,6 +293,7 @@ def _candidates(of, puppi):
     return p4, features
 
 # %% ../../nbs/data/pfnano.ipynb #c022
+#| code-fold: true
 def toy_pfnano(
     path,
     events=50,  # of two fat jets each

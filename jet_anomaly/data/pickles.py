@@ -16,6 +16,7 @@ from .pfnano import measured_mm
 from .source import assemble, existing_file, foreign, four_vectors, pad, toy_jets
 
 # %% ../../nbs/data/pickles.ipynb #c008
+#| code-fold: true
 class _Part:
     "Stands in for whatever a pickle builds: keeps its arguments and its state."
 
@@ -103,6 +104,7 @@ class _Restricted(pickle.Unpickler):
         return standin
 
 # %% ../../nbs/data/pickles.ipynb #c010
+#| code-fold: true
 def _dtype(part):
     "A NumPy type from its code (`f4`, `i8`, `O8`) and byte order."
     code, state = str(part.args[0]), part.state
@@ -171,7 +173,8 @@ def unpickle_frame(
     path = existing_file(path)
     if not trusted:
         raise ValueError(
-            f"{path} is a pickle, and a pickle can run programs. If you know who wrote it, pass trusted=True; its contents are then read through a list of harmless names."
+            f"{path} is a pickle, and a pickle can run programs. If you know who wrote it, pass trusted=True; "
+            "its contents are then read through a list of harmless names."
         )
     with open(path, "rb") as file:
         try:
@@ -190,6 +193,7 @@ def unpickle_frame(
         return _columns(frame)
 
 # %% ../../nbs/data/pickles.ipynb #c017
+#| code-fold: true
 FEATURES = {"charge": "charge", "pdgId": "pdgid", "puppiWeight": "puppi_weight"}
 
 
@@ -223,6 +227,7 @@ def multichannel_blocks(
         yield jets
 
 # %% ../../nbs/data/pickles.ipynb #c017s1
+#| code-fold: true
 def _read_block(block, jet_pt, flow, meta):
     counts = np.fromiter(map(len, block["pt"]), np.int64, len(block["pt"]))
 
@@ -257,6 +262,7 @@ def _read_block(block, jet_pt, flow, meta):
     )
 
 # %% ../../nbs/data/pickles.ipynb #c019
+#| code-fold: true
 def toy_multichannel(path, jets=100, seed=0):
     "Write a small pickle as pandas writes the multi-channel study's data frames, without pandas."
     p4, mask = toy_jets(jets, seed=seed)

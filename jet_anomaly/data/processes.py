@@ -161,6 +161,7 @@ def _lhco_3prong(mass, pt):
     return _lhco_signal(mass, "2 1 3")  # u d s: no charge, no colour
 
 # %% ../../nbs/data/processes.ipynb #c014
+#| code-fold: true
 _LHCO = dict(
     masses=(3500.0, 500.0, 100.0), names=("resonance", "X", "Y"), pt=(1200.0, math.inf), whole=True
 )
@@ -311,6 +312,7 @@ def visible(
 PRESETS = {"full": [], "fast": ["PartonLevel:MPI = off"]}  # fast: no other partons collide
 
 # %% ../../nbs/data/processes.ipynb #c026s1
+#| code-fold: true
 class Generator:
     "Pythia set up for one process; `batch` gives the visible particles of the next events."
 

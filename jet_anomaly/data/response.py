@@ -275,6 +275,7 @@ def _seen(calorimeter, true, eta, rng):
     return np.where(seen < calorimeter.threshold, 0, seen), sigma
 
 # %% ../../nbs/data/response.ipynb #c040
+#| code-fold: true
 def energy_flow(
     calorimeter,  # `Calorimeter`
     hits,  # event, η, φ, energy of what enters it, each (hits,)
@@ -332,6 +333,7 @@ def _join(charged, neutrals):
     return {name: a[order] for name, a in table.items()}
 
 # %% ../../nbs/data/response.ipynb #c045
+#| code-fold: true
 def respond(
     particles,  # `Particles`: visible final states
     rng,  # NumPy generator

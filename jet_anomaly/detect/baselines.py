@@ -104,6 +104,7 @@ class PCAConfig:
     pt_scaling: bool = False  # divide by the jet's transverse momentum
 
 # %% ../../nbs/detect/baselines.ipynb #c014s1
+#| code-fold: true
 @register("pca")
 class PCA(Detector):
     "Squared distance to the hyperplane of largest variance."
@@ -162,6 +163,7 @@ def expected_depth(n):
     return np.where(n > 2, c, (n == 2) * 1.0)
 
 # %% ../../nbs/detect/baselines.ipynb #c019
+#| code-fold: true
 def _arrays(forest):
     "The trees of a fitted forest: feature, threshold, left and right child, depth + c(leaf size), each (trees, nodes)."
     trees = [t.tree_ for t in forest.estimators_]
@@ -195,6 +197,7 @@ def _arrays(forest):
     }
 
 # %% ../../nbs/detect/baselines.ipynb #c020
+#| code-fold: true
 @register("isolation_forest")
 class IsolationForest(Detector):
     "How few random cuts isolate a jet in the space of its observables."

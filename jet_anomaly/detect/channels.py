@@ -17,6 +17,7 @@ from ..train.latent import active_latents, draw, gaussian, gaussian_kl
 from ..train.loop import Step
 
 # %% ../../nbs/detect/channels.ipynb #c009
+#| code-fold: true
 LATENTS = {
     4: dict(kernel_size=3, stride=2, padding=1),
     6: dict(kernel_size=3),
@@ -66,6 +67,7 @@ class ChannelConfig:
     )
 
 # %% ../../nbs/detect/channels.ipynb #c013
+#| code-fold: true
 @register("channel_ae")
 class ChannelAE(Detector):
     "Convolutional autoencoder with a latent picture, on images of any number of channels."
@@ -171,6 +173,7 @@ class ChannelVAEConfig(ChannelConfig):
     beta: float = 0.01  # share of the KL divergence in the loss
 
 # %% ../../nbs/detect/channels.ipynb #c017s1
+#| code-fold: true
 @register("channel_vae")
 class ChannelVAE(ChannelAE):
     "The same with a latent distribution."

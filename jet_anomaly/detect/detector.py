@@ -65,6 +65,7 @@ def _like(value, default, name):
     return value
 
 # %% ../../nbs/detect/detector.ipynb #c010
+#| code-fold: true
 class Detector(nn.Module):
     """An anomaly detector: fitted on background jets, it gives any jet a score, higher for stranger ones.
 
@@ -121,6 +122,7 @@ def make_detector(
     return cls(configure(cls.Config, options))
 
 # %% ../../nbs/detect/detector.ipynb #c015
+#| code-fold: true
 def blocks(
     jets,  # `Jets`, or the path of a file of jets
     size=20_000,  # jets per block
@@ -224,6 +226,7 @@ def weighted_mean(
     values,  # (jets,)
     weight=None,  # (jets,), of mean one over the training sample
 ):  # scalar
+    "Mean over jets, with event weights where there are any."
     return values.mean() if weight is None else (weight * values).mean()
 
 # %% ../../nbs/detect/detector.ipynb #c018
@@ -305,6 +308,7 @@ def initialise(
             mine.copy_(new)
 
 # %% ../../nbs/detect/detector.ipynb #c022
+#| code-fold: true
 @patch
 def fit(
     self: Detector,
@@ -346,6 +350,7 @@ def fit(
     return self.history
 
 # %% ../../nbs/detect/detector.ipynb #w003
+#| code-fold: true
 def _enough(jets, weights):
     "Are these jets as many as a `Background` needs?"
     if weights is not None:
@@ -380,6 +385,7 @@ def _identify(self: Detector, trainer, jets, first, weights):
     }
 
 # %% ../../nbs/detect/detector.ipynb #c024
+#| code-fold: true
 def pick_device(
     device="auto",  # "auto", "cpu", "cuda", "mps", or a `torch.device`
 ) -> torch.device:
@@ -435,7 +441,8 @@ def compute(
     with self.placed(device):
         return _joined([self._computed(function, part) for part in blocks(jets, batch_size)])
 
-# %% ../../nbs/detect/detector.ipynb #c024s0
+# %% ../../nbs/detect/detector.ipynb #c024s0a
+#| code-fold: true
 @patch
 def scores(
     self: Detector,
@@ -474,7 +481,7 @@ def scores(
         warnings.warn(message, OutsideWindow, stacklevel=2)
     return _joined(parts)
 
-
+# %% ../../nbs/detect/detector.ipynb #c024s0
 @patch
 def outside(
     self: Detector,
@@ -502,7 +509,7 @@ def anomaly_score(
         )
     return made[score]
 
-# %% ../../nbs/detect/detector.ipynb #w005
+# %% ../../nbs/detect/detector.ipynb #w005a
 @patch
 def calibrate(
     self: Detector,
@@ -534,7 +541,7 @@ def calibration(
         )
     return self.background.calibration(score or self.score)
 
-
+# %% ../../nbs/detect/detector.ipynb #w005
 @patch
 def p_value(
     self: Detector,

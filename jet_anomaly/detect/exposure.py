@@ -41,7 +41,7 @@ def exposure_loss(
         loss.mean() if weights is None else (weights * loss.reshape(len(loss), -1).mean(1)).mean()
     )
 
-# %% ../../nbs/detect/exposure.ipynb #c011
+# %% ../../nbs/detect/exposure.ipynb #c011a
 def histogram_weights(
     target,  # (jets,) say masses of the background
     source,  # (outliers,) masses of what shall look like it
@@ -56,7 +56,7 @@ def histogram_weights(
     have = np.bincount(where, inside, minlength=len(edges) + 1)
     return _normalised(np.where(inside, wanted[where] / np.maximum(have[where], 1), 0))
 
-
+# %% ../../nbs/detect/exposure.ipynb #c011
 def boosted_weights(
     target,  # (jets,) or (jets, observables)
     source,  # (outliers,) or (outliers, observables)
@@ -93,6 +93,7 @@ WEIGHTS = {
 }
 
 # %% ../../nbs/detect/exposure.ipynb #c014s1
+#| code-fold: true
 class OutlierExposure(Penalty):
     "λ times how little a term of the loss tells outliers from background (arXiv:1812.04606, 2007.01850)."
 
@@ -213,6 +214,7 @@ class OEVAEConfig(VAE.Config):
     match: str = "histogram"  # of the outliers' mass spectrum to the background's
 
 # %% ../../nbs/detect/exposure.ipynb #c016s1
+#| code-fold: true
 @register("oe_vae")
 class OEVAE(VAE):
     "β-VAE with outlier exposure (arXiv:2007.01850)."

@@ -22,7 +22,7 @@ from ..core.files import atomic_path
 from .background import Background
 from ..train.loop import History
 
-# %% ../../nbs/detect/folder.ipynb #f006
+# %% ../../nbs/detect/folder.ipynb #f006a
 FORMAT = 2  # 1 was that of version 0.1.0, which did not say so
 CONFIG, WEIGHTS, BACKGROUND = "config.json", "weights.safetensors", "background.safetensors"
 
@@ -34,7 +34,7 @@ def digest(
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
-
+# %% ../../nbs/detect/folder.ipynb #f006
 def write_folder(
     folder,  # made when it is not there
     tensors,  # name → tensor
@@ -66,6 +66,7 @@ def write_folder(
     return folder
 
 # %% ../../nbs/detect/folder.ipynb #f008
+#| code-fold: true
 class Saved(NamedTuple):
     "What a detector's folder holds."
 
@@ -108,6 +109,7 @@ def _said(path):
     return said
 
 # %% ../../nbs/detect/folder.ipynb #f009
+#| code-fold: true
 def _tensors(path, expected):
     "The tensors of a file with that digest, all finite."
     if digest(path) != expected:
@@ -148,6 +150,7 @@ def read_folder(
     return Saved(said, tensors, background, history)
 
 # %% ../../nbs/detect/folder.ipynb #f012
+#| code-fold: true
 @contextmanager
 def no_larger_than(
     tensors,  # name → tensor, of the file of weights

@@ -17,6 +17,7 @@ from ..represent.images import JetImages
 from ..train.loop import History, Step
 
 # %% ../../nbs/detect/pixels.ipynb #c009
+#| code-fold: true
 def _conv(a, b):
     return [nn.Conv2d(a, b, 3, padding=1), nn.ReLU()]
 
@@ -56,6 +57,7 @@ def published_network(
     return encoder, decoder
 
 # %% ../../nbs/detect/pixels.ipynb #c011
+#| code-fold: true
 def patch_network(
     pixels=40,  # per side; a multiple of 4
     width=32,  # feature maps
@@ -124,6 +126,7 @@ class ImageConfig:
     )
 
 # %% ../../nbs/detect/pixels.ipynb #c018
+#| code-fold: true
 @register("image_ae")
 class ImageAE(Detector):
     "Convolutional autoencoder on jet images with a softmax over pixels (arXiv:1808.08992)."
@@ -205,6 +208,7 @@ class ImageEnergy(Detector):
         return {"energy": self.terms(image)["loss"]}
 
 # %% ../../nbs/detect/pixels.ipynb #c028
+#| code-fold: true
 @dataclass
 class MeanImageConfig(EnergyConfig):
     intensity: str = "linear"  # "linear", or "sqrt"

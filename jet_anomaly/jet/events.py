@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import vector
 
 from ..core.files import atomic_path
 from .jets import Jets
 
 # %% ../../nbs/jet/events.ipynb #c008
+#| code-fold: true
 def _observables(jets):
     return getattr(jets, "observables", jets)
 
@@ -69,13 +69,14 @@ def dijet_mass(
     pairs,  # (events, 2) rows
 ) -> np.ndarray:  # (events,) GeV
     "Invariant mass of pairs of jets, from their pt, eta, phi and mass."
-    p4 = vector.array(
-        {
-            k: np.asarray(_observables(jets)[k], np.float64)[pairs]
-            for k in ("pt", "eta", "phi", "mass")
-        }
+    kin = (
+        np.asarray(_observables(jets)[k], np.float64)[pairs] for k in ("pt", "eta", "phi", "mass")
     )
-    return np.asarray((p4[:, 0] + p4[:, 1]).mass)
+    pt, eta, phi, mass = kin
+    energy = np.hypot(pt * np.cosh(eta), mass)
+    momentum = np.stack([pt * np.cos(phi), pt * np.sin(phi), pt * np.sinh(eta)])
+    square = energy.sum(1) ** 2 - (momentum.sum(-1) ** 2).sum(0)
+    return np.sqrt(np.maximum(square, 0))
 
 # %% ../../nbs/jet/events.ipynb #c017
 COMBINE = {"max": np.max, "min": np.min, "mean": np.mean}
@@ -92,6 +93,7 @@ def event_scores(
     return COMBINE[how](np.asarray(scores)[pairs], axis=1)
 
 # %% ../../nbs/jet/events.ipynb #c021
+#| code-fold: true
 class Spectrum(NamedTuple):
     "A mass spectrum before and after a cut on a score."
 

@@ -55,6 +55,7 @@ def kinematic_observables(
     }
 
 # %% ../../nbs/jet/jets.ipynb #c013
+#| code-fold: true
 @dataclass(eq=False, repr=False)
 class Jets:
     """Jets as padded constituent four-vectors: the currency of this library.
@@ -140,6 +141,7 @@ def _check_values(p4, mask):
     )
 
 # %% ../../nbs/jet/jets.ipynb #w002
+#| code-fold: true
 def _whole_labels(labels):
     "Labels as int64; refused when they are not whole numbers from −1 upwards."
     if labels is None:
@@ -194,6 +196,7 @@ def _by_pt(p4, mask, features, n=None):
     return zeroed(p4), mask, {k: zeroed(v) for k, v in features.items()}
 
 # %% ../../nbs/jet/jets.ipynb #c019
+#| code-fold: true
 @patch(cls_method=True)
 def from_constituents(
     cls: Jets,
@@ -319,6 +322,7 @@ def split(
     return [self[order[a:b]] for a, b in zip(ends[:-1], ends[1:])]
 
 # %% ../../nbs/jet/jets.ipynb #c033
+#| code-fold: true
 def fingerprint(
     jets,  # `Jets`
 ) -> str:  # 16 hexadecimal digits
@@ -371,6 +375,7 @@ def _repr_html_(self: Jets):
     return f"<p><b>{len(self)} jets</b> from {escape(_source(self.meta))}; <i>E, px, py, pz</i> in GeV</p><table>{rows}</table>"
 
 # %% ../../nbs/jet/jets.ipynb #c042
+#| code-fold: true
 class JetWriter:
     """Write jets block by block to one HDF5 file; a context manager. The file appears, whole, when the block ends.
 
@@ -427,6 +432,7 @@ def _check_fits(values, data, name, path):
         )
 
 # %% ../../nbs/jet/jets.ipynb #c043s1
+#| code-fold: true
 @patch
 def append(
     self: JetWriter,
@@ -476,7 +482,7 @@ def to_hdf5(
             writer.append(self)
     return Path(path)
 
-# %% ../../nbs/jet/jets.ipynb #c046
+# %% ../../nbs/jet/jets.ipynb #c046a
 def links_outside(
     group,  # h5py file or group
 ) -> list:  # names
@@ -492,7 +498,7 @@ def links_outside(
             found.append(name)
     return found
 
-
+# %% ../../nbs/jet/jets.ipynb #c046
 @contextmanager
 def _opened(path):
     path = Path(path)
