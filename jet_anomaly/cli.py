@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['VERBS', 'verb', 'parser', 'main', 'simulate', 'read', 'fetch', 'train', 'scan', 'score', 'align', 'evaluate',
-           'compare', 'demo']
+           'search', 'compare', 'demo']
 
 # %% ../nbs/cli.ipynb #c003
 import argparse
@@ -595,6 +595,72 @@ def evaluate(args):
     return {
         "auc": {k: v["auc"] for k, v in results["signals"].items()},
         "report": str(Path(args.out) / "report.html"),
+    }
+
+# %% ../nbs/cli.ipynb #srch1
+#| code-fold: true
+def _search_arguments(p):
+    p.add_argument("scores", help="HDF5 file of scores with events/mjj and events/score")
+    p.add_argument("--out", required=True, help="folder of search.json and search.html")
+    p.add_argument(
+        "--keep",
+        type=float,
+        nargs="+",
+        default=[0.1, 0.01],
+        help="shares of the events that pass, the working points (default 0.1 0.01)",
+    )
+    p.add_argument(
+        "--width",
+        type=float,
+        nargs="+",
+        default=[0.04],
+        help="of the signal, as a share of its mass (default 0.04)",
+    )
+    p.add_argument(
+        "--range", type=float, nargs=2, metavar=("LOW", "HIGH"), help="masses to fit, GeV"
+    )
+    p.add_argument("--window", type=float, nargs=2, metavar=("LOW", "HIGH"), help="closed, GeV")
+    p.add_argument("--unblind", action="store_true", help="open the window")
+    p.add_argument("--toys", type=int, default=1000, help="spectra without a signal (default 1000)")
+    p.add_argument("--seed", type=int, default=0, help="of folds and toys (default 0)")
+
+# %% ../nbs/cli.ipynb #srch2
+#| code-fold: true
+@verb(_search_arguments)
+def search(args):
+    "Search the dijet mass for a bump after cuts on a score: report, p-values, limits."
+    import h5py
+    import numpy as np
+
+    from jet_anomaly.search.bump import default_edges
+    from jet_anomaly.search.report import write_search
+
+    with h5py.File(args.scores) as file:
+        if "events/mjj" not in file or "events/score" not in file:
+            raise KeyError(f"{args.scores} has no events/mjj and events/score: run score --events.")
+        mass, scores = file["events/mjj"][()], file["events/score"][()]
+    edges = default_edges(mass)
+    if args.range:
+        low, high = args.range
+        if not 0 < low < high:
+            raise ValueError(f"--range {low:g} {high:g}: expected two rising masses in GeV.")
+        edges = np.geomspace(low, high, max(2, round(np.log(high / low) / 0.02)))
+    result = write_search(
+        args.out,
+        mass,
+        scores,
+        edges=edges,
+        keep=args.keep,
+        widths=args.width,
+        window=args.window,
+        unblind=args.unblind,
+        toys=args.toys,
+        seed=args.seed,
+    )
+    return {
+        "opened": result["opened"],
+        "p_global_all": result["p_global_all"],
+        "report": str(Path(args.out) / "search.html"),
     }
 
 # %% ../nbs/cli.ipynb #cmp1
