@@ -36,7 +36,7 @@ from jet_anomaly.data.source import (
 )
 from ..jet.jets import kinematic_observables
 
-# %% ../../nbs/data/arrays.ipynb #c007
+# %% ../../nbs/data/arrays.ipynb #c007a
 ORDERS = {
     "E,px,py,pz": (0, 1, 2, 3),
     "px,py,pz,E": (3, 0, 1, 2),
@@ -45,8 +45,6 @@ ORDERS = {
     "pt,y,phi,pdgid": None,
     "pt,eta,phi": None,
 }
-
-
 MASS = {11: 0.000511, 13: 0.10566, 211: 0.13957, 321: 0.49368, 130: 0.49761, 310: 0.49761}
 MASS |= {2112: 0.93957, 2212: 0.93827}  # GeV
 
@@ -63,7 +61,7 @@ def from_rapidity(
     p = [transverse * np.cosh(y), pt * np.cos(phi), pt * np.sin(phi), transverse * np.sinh(y)]
     return np.stack(p, -1)
 
-
+# %% ../../nbs/data/arrays.ipynb #c007
 def as_p4(
     values,  # (…, 3 or 4)
     order="E,px,py,pz",  # one of `ORDERS`
@@ -87,6 +85,7 @@ def as_p4(
     return four_vectors(*columns)
 
 # %% ../../nbs/data/arrays.ipynb #c010
+#| code-fold: true
 def jetnet_blocks(
     path,  # HDF5 file with `particle_features` and `jet_features`
     flow,  # `CutFlow`, filled while reading
@@ -105,7 +104,8 @@ def jetnet_blocks(
             or data["jet"].shape[1] < 3
         ):
             raise ValueError(
-                f"{path}: particle_features has shape {data['particles'].shape} and jet_features {data['jet'].shape}; JetNet's are (jets, particles, 4) and (jets, 4)."
+                f"{path}: particle_features has shape {data['particles'].shape} and "
+                f"jet_features {data['jet'].shape}; JetNet's are (jets, particles, 4) and (jets, 4)."
             )
         for _, block in hdf5_blocks(data, size, flow):
             eta, phi, pt, real = np.moveaxis(block["particles"].astype(np.float64), -1, 0)
@@ -161,6 +161,7 @@ def event_blocks(
     return blocks, number
 
 # %% ../../nbs/data/arrays.ipynb #c015
+#| code-fold: true
 def aspen_blocks(
     path,  # HDF5 file with `PFCands`, `jet_kinematics`
     flow,  # `CutFlow`, filled while reading
@@ -264,7 +265,7 @@ def toy_aspen(
         )
     return Path(path)
 
-# %% ../../nbs/data/arrays.ipynb #k002
+# %% ../../nbs/data/arrays.ipynb #k002a
 def case_blocks(
     path,  # HDF5 file with `jet1_PFCands`, `jet2_PFCands`, `jet_kinematics`, `event_info`
     flow,  # `CutFlow`, filled while reading
@@ -291,7 +292,7 @@ def case_blocks(
                 jets = _case_block(block, start, flow, path)
             yield jets
 
-
+# %% ../../nbs/data/arrays.ipynb #k002
 def _case_block(block, start, flow, path):
     "Jets 1 and 2 of each event, one after the other."
     n = len(block["jet_kinematics"])
@@ -442,6 +443,7 @@ def _ragged_blocks(file, group, path, flow, size, jets_per_event, scale):
         yield jets
 
 # %% ../../nbs/data/arrays.ipynb #c019s1
+#| code-fold: true
 def toy_vaejet(
     path,
     jets=100,  # events of the ragged layout, with two jets each
@@ -521,6 +523,7 @@ def _vrnn_block(block, start, flow, path):
     )
 
 # %% ../../nbs/data/arrays.ipynb #c022s2
+#| code-fold: true
 def toy_vrnn(
     path,
     events=50,  # of two jets each
@@ -616,10 +619,10 @@ def _p4_name(arrays, key, path):
         )
     return name
 
-# %% ../../nbs/data/arrays.ipynb #c026
+# %% ../../nbs/data/arrays.ipynb #c026a
 LABELS, WEIGHTS = ("labels", "label", "y"), ("weight", "weights", "event_weight", "mcEventWeight")
 
-
+# %% ../../nbs/data/arrays.ipynb #c026b
 def numpy_blocks(
     path,  # .npy or .npz
     flow,  # `CutFlow`, filled while reading
@@ -649,7 +652,7 @@ def numpy_blocks(
                 jets = _numpy_block(block, name, width, each, order, scale, flow, path)
             yield jets
 
-
+# %% ../../nbs/data/arrays.ipynb #c026
 def _belongs(a, name, n, width):
     "Whether an array has a number per jet or per constituent, or is a table of labels."
     if a.dtype.kind not in "fiub":

@@ -6,7 +6,7 @@
 __all__ = ['FORMATS', 'REFUSED', 'Format', 'format_table', 'contents', 'recognise', 'rank_and_mjj', 'select', 'with_substructure',
            'with_defined_ratios', 'find_files', 'whole_events', 'event_numbers', 'read_blocks', 'read', 'read_to']
 
-# %% ../../nbs/data/read.ipynb #c003
+# %% ../../nbs/data/read.ipynb #c003a
 import contextlib
 import glob
 import hashlib
@@ -34,6 +34,8 @@ from jet_anomaly.data.arrays import (
     vrnn_blocks,
 )
 from .delphes import delphes_blocks
+
+# %% ../../nbs/data/read.ipynb #c003
 from jet_anomaly.data.frames import (
     frame_keys,
     lhco_blocks,
@@ -87,6 +89,7 @@ def _own_blocks(path, flow, size=10_000):
         yield jets
 
 # %% ../../nbs/data/read.ipynb #c007
+#| code-fold: true
 FORMATS = {
     f.name: f
     for f in (
@@ -233,7 +236,7 @@ def format_table() -> str:
     ]
     return "\n".join(["| format | files | columns | own options |", "|---|---|---|---|", *rows])
 
-# %% ../../nbs/data/read.ipynb #c010
+# %% ../../nbs/data/read.ipynb #c010a
 def _root_contents(path):
     import uproot
 
@@ -253,7 +256,7 @@ def _root_contents(path):
             f"{t}/{b}" for t in trees & {"Events", "tree"} for b in file[t].keys(recursive=False)
         }
 
-
+# %% ../../nbs/data/read.ipynb #c010b
 def _zip_contents(path):
     "What kind of archive: NumPy's, or another one, which is refused."
     with foreign(path), zipfile.ZipFile(path) as archive:
@@ -281,7 +284,7 @@ def _zip_contents(path):
                     return {"EnergyFlow"}
     return {"NumPy"}
 
-
+# %% ../../nbs/data/read.ipynb #c010
 def _hdf5_contents(path):
     with open_hdf5(path) as file, foreign(path):
         found = {str(file.attrs.get("format", ""))} | set(file)
@@ -297,7 +300,7 @@ def _hdf5_contents(path):
         frames = frame_keys(file)
         return found | {f"column {c}" for k in frames for c in open_frame(file, k).where}
 
-# %% ../../nbs/data/read.ipynb #c010s1
+# %% ../../nbs/data/read.ipynb #c010s1a
 REFUSED = {
     b"version https://git-lfs": "a git-lfs pointer, not the file itself: run git lfs pull",
     b"\x1f\x8b": "compressed with gzip: gunzip it first",
@@ -329,7 +332,7 @@ def contents(path) -> set:  # of names
             raise Refused(f"{path} is {what}.")
     return {"pickle"} if head.startswith(b"\x80") else set()
 
-
+# %% ../../nbs/data/read.ipynb #c010s1
 def recognise(path) -> str:  # name of a format
     "Which format a file has. Raises `FileNotFoundError`; `ValueError` for a damaged file or one of no known format, saying what it holds."
     found = contents(path)
@@ -340,7 +343,7 @@ def recognise(path) -> str:  # name of a format
         f"{path}: no known format; it holds {sorted(map(str, found))[:20] or 'neither ROOT, HDF5, NumPy nor pickle'}. Known formats: {', '.join(FORMATS)}."
     )
 
-# %% ../../nbs/data/read.ipynb #c013
+# %% ../../nbs/data/read.ipynb #c013a
 def _limits(name, limits):
     "Two numbers or None. Raises `ValueError` for anything else."
     pair = list(limits) if isinstance(limits, (list, tuple, np.ndarray)) else None
@@ -365,7 +368,7 @@ def _window(name, x, limits, unit):
     right = "" if high == math.inf else f" ≤ {high:g}"
     return f"{left}{name}{right} {unit}", (x > low) & (x <= high)
 
-
+# %% ../../nbs/data/read.ipynb #c013
 def rank_and_mjj(
     event,  # (jets,)
     pt,
@@ -387,6 +390,7 @@ def rank_and_mjj(
     return np.minimum(rank, 127).astype(np.int8), mjj.astype(np.float32)
 
 # %% ../../nbs/data/read.ipynb #c015
+#| code-fold: true
 def select(
     jets,  # `Jets`
     flow,  # `CutFlow`
@@ -396,7 +400,10 @@ def select(
     mass=None,  # (low, high), GeV
     keep_labels=None,  # keep jets with these labels
 ) -> Jets:
-    "Jets that pass, counted step by step; with `rank` and `mjj` where events are known. Raises `ValueError` when `leading` or labels are asked of a source without."
+    """Jets that pass, counted step by step; with `rank` and `mjj` where events are known.
+
+    Raises `ValueError` when `leading` or labels are asked of a source without.
+    """
 
     def keep(step, passed):
         return jets[flow.keep("jets", step, passed)]
@@ -425,7 +432,7 @@ def select(
         jets = keep(f"label {', '.join(map(str, wanted))}", np.isin(jets.labels, wanted))
     return jets
 
-# %% ../../nbs/data/read.ipynb #c017
+# %% ../../nbs/data/read.ipynb #c017a
 def with_substructure(
     jets,  # `Jets`
     radius=1.0,  # of the jets
@@ -444,7 +451,7 @@ def with_substructure(
         o[k] = np.where(np.isnan(o[k]), new, o[k]) if k in o else new
     return with_defined_ratios(jets)
 
-
+# %% ../../nbs/data/read.ipynb #c017
 def with_defined_ratios(
     jets,  # `Jets`
 ) -> Jets:
@@ -474,6 +481,7 @@ def _hardest(jets, n):
     )
 
 # %% ../../nbs/data/read.ipynb #c019
+#| code-fold: true
 def find_files(
     files,  # a name, a pattern such as "run*/delphes_?.root", or a list of either
 ) -> list:
@@ -507,7 +515,7 @@ def _format(name, path, options):
         )
     return FORMATS[name]
 
-# %% ../../nbs/data/read.ipynb #r002
+# %% ../../nbs/data/read.ipynb #r002a
 def whole_events(
     blocks,  # iterator of `Jets`; jets of an event one after the other
 ):
@@ -527,7 +535,7 @@ def whole_events(
     if held is not None:
         yield held
 
-
+# %% ../../nbs/data/read.ipynb #r002b
 def event_numbers(
     path,  # of a file whose own numbers are kept
     format,  # name; "jets" and "numpy" keep them
@@ -553,7 +561,7 @@ def _scattered(event):
         return False
     return 1 + (event[1:] != event[:-1]).sum() > len(np.unique(event))
 
-
+# %% ../../nbs/data/read.ipynb #r002
 def _moved(event, start, path):
     "Event numbers moved up by `start`; exact, or a `ValueError`."
     if not start or not len(event):
@@ -579,6 +587,7 @@ def _used(event, seen, ids):
     return int(event.min()) <= seen[1] and int(event.max()) >= seen[0]
 
 # %% ../../nbs/data/read.ipynb #c020
+#| code-fold: true
 def read_blocks(
     files,  # a name, a pattern, or a list of them
     format=None,  # one of `FORMATS`; recognised from each file's contents if not given
@@ -598,7 +607,10 @@ def read_blocks(
     progress=False,  # show a bar
     **options,  # of the format
 ):
-    "Stream `Jets`, block by block, events whole. Raises `FileNotFoundError`, `KeyError` (format, tree, column), `ValueError` (damaged or empty file, bad option)."
+    """Stream `Jets`, block by block, events whole.
+
+    Raises `FileNotFoundError`, `KeyError` (format, tree, column), `ValueError` (damaged or empty file, bad option).
+    """
     for name, limits in (("pt", pt), ("mass", mass)):
         if limits is not None:
             _limits(name, limits)
@@ -625,7 +637,8 @@ def read_blocks(
             jets = with_substructure(jets)
         yield _hardest(with_defined_ratios(jets), n_constituents)
 
-# %% ../../nbs/data/read.ipynb #c020s0
+# %% ../../nbs/data/read.ipynb #c020s0a
+#| code-fold: true
 def _all_files(paths, format, flow, options, missing, skip, progress):
     "Blocks of all files: event numbers kept apart, columns compared, the bar moved."
     seen, kinds, asked = None, {}, {k: v for k, v in options.items() if k != "size"}
@@ -664,7 +677,7 @@ def _all_files(paths, format, flow, options, missing, skip, progress):
         if failed and len(failed) == len(kinds):
             raise failed[0]
 
-
+# %% ../../nbs/data/read.ipynb #c020s0
 def _left_out(path, error, skip, paths, flow):
     "Whether a file that cannot be read is left out of a list; counted and named then."
     wanted = skip == "damaged" or skip == "empty" and isinstance(error, Empty)
@@ -674,7 +687,7 @@ def _left_out(path, error, skip, paths, flow):
     warnings.warn(f"{path} is left out: {error}", stacklevel=4)
     return True
 
-# %% ../../nbs/data/read.ipynb #c020s2
+# %% ../../nbs/data/read.ipynb #c020s2a
 def _columns_of(jets):
     "Names of features and observables; labels too."
     named = {f"features/{k}" for k in jets.features} | {
@@ -701,7 +714,7 @@ def _shared_columns(kinds, options):
         warnings.warn(f"Left out, since not every file holds them: {dropped}.", stacklevel=5)
     return shared
 
-
+# %% ../../nbs/data/read.ipynb #c020s2
 def _only(jets, shared):
     "Jets with the shared columns alone."
     jets = jets[:]
@@ -729,6 +742,7 @@ def _after_rows(seen, rows):
     return (0, rows - 1) if seen is None else (min(0, seen[0]), max(rows - 1, seen[1]))
 
 # %% ../../nbs/data/read.ipynb #c020s3
+#| code-fold: true
 def _one_file(path, kind, flow, options, seen, ids, bar):
     "Blocks of one file, events whole: numbers moved up where earlier files use them, four-vectors and units looked at, the bar moved."
     rows, total, bytes_before, looked = flow[kind.row, "read"], flow.total, bar.n, False
@@ -794,6 +808,7 @@ def _nothing_left(files, flow):
     return ValueError(f"No jet of {files} is left after these steps:\n{flow}")
 
 # %% ../../nbs/data/read.ipynb #c022s1
+#| code-fold: true
 def read(
     files,  # a name, a pattern, or a list of them
     format=None,  # one of `FORMATS`; recognised if not given
