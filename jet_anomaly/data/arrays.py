@@ -560,6 +560,7 @@ def toy_vrnn(
     return Path(path)
 
 # %% ../../nbs/data/arrays.ipynb #c025
+#| code-fold: true
 class _Rows:
     "The rows of a `.npy` stream, from first to last."
 
