@@ -534,7 +534,7 @@ def calibrate(
     self.background = Background(scores, mass, event_weights(jets))
     return self.background
 
-
+# %% ../../nbs/detect/detector.ipynb #w005ab
 @patch
 def calibration(
     self: Detector,

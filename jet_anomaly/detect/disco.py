@@ -16,6 +16,7 @@ from ..evaluate.distance import distance_correlation
 from ..train.schedules import schedule, settled
 
 # %% ../../nbs/detect/disco.ipynb #c018
+#| code-fold: true
 class DisCo(Penalty):
     "λ times the distance correlation between a term of the loss and an observable of the jets (arXiv:2001.05310)."
 

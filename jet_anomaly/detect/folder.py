@@ -109,7 +109,6 @@ def _said(path):
     return said
 
 # %% ../../nbs/detect/folder.ipynb #f009
-#| code-fold: true
 def _tensors(path, expected):
     "The tensors of a file with that digest, all finite."
     if digest(path) != expected:
@@ -126,7 +125,7 @@ def _tensors(path, expected):
         raise ValueError(f"{path}: {bad[0]} holds NaN or infinite numbers; train again.")
     return tensors
 
-
+# %% ../../nbs/detect/folder.ipynb #f009b
 def read_folder(
     folder,  # written by `write_folder`
 ) -> Saved:

@@ -80,6 +80,7 @@ def write_processed(
     return at
 
 # %% ../../nbs/detect/tables.ipynb #c012
+#| code-fold: true
 def write_table(
     path,  # CSV file to write
     detector,  # a trained `Detector`

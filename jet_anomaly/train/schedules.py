@@ -9,7 +9,6 @@ __all__ = ['SCHEDULES', 'constant', 'steps', 'exponential', 'cosine', 'ramp', 's
 import math
 
 # %% ../../nbs/train/schedules.ipynb #c006
-#| code-fold: true
 def constant(
     value=1.0,  # at every epoch
 ):
@@ -29,7 +28,7 @@ def steps(
     ordered = sorted(factors.items())
     return lambda epoch: next((f for e, f in reversed(ordered) if epoch >= e), 1.0)
 
-
+# %% ../../nbs/train/schedules.ipynb #c006b
 def exponential(
     decay,  # factor per epoch
 ):
