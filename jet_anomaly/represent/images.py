@@ -11,7 +11,7 @@ import math
 import numpy as np
 import torch
 
-from ..jet.fused import native_places, natively
+from ..core.kernels import with_kernel
 from ..jet.kinematics import in_blocks, in_kind, jet_p4, pt
 from .scale import Representation
 from .sequences import _relative
@@ -20,13 +20,8 @@ from .sequences import _relative
 FRAMES = "axis", "centred", "full"
 
 
-def _placed(p4, mask, frame):
-    out = native_places(p4, mask, mask.shape[1], FRAMES.index(frame)) if frame in FRAMES else None
-    return out and (*out[1:], out[0])
-
-
 @in_kind
-@natively(_placed)
+@with_kernel("jet_anomaly.jet.kernels")
 @in_blocks(1024)
 def image_coordinates(
     p4,  # (jets, constituents, 4), GeV, zero padded, sorted by pT
@@ -114,6 +109,7 @@ def _places(p4, mask, pixels, extent, frame):
 
 
 @in_kind
+@with_kernel("jet_anomaly.jet.kernels")
 def jet_images(
     p4,  # (jets, constituents, 4), GeV, zero padded, sorted by pT
     mask,  # (jets, constituents)
