@@ -24,6 +24,7 @@ setup(
     license="Apache-2.0",
     keywords=cfg["keywords"].split(),
     packages=find_packages(include=["jet_anomaly", "jet_anomaly.*"]),
+    package_data={"jet_anomaly.data": ["sample.h5"]},
     python_requires=f">={cfg['min_python']},<3.14",
     install_requires=cfg["requirements"].split(),
     extras_require=extras,

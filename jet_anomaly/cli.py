@@ -201,30 +201,17 @@ def _options(pairs):
     return out
 
 
-def _calibrate(detector, validation, args):
-    "Keep beside the detector what share of the held-out background reaches a score, where there are jets enough to say."
-    from jet_anomaly.evaluate.calibrate import Calibration
-
-    path = Path(args.out) / "calibration.safetensors"
-    path.unlink(missing_ok=True)  # of an earlier training
-    if validation is not None and len(validation) >= 200:
-        Calibration().fit(detector.anomaly_score(validation, device=args.device)).save(path)
-
-
 def _held_out(args):
-    "Training and validation jets: two files, or a random share of one."
+    "Training and validation jets: two files, which are streamed, or a random share of one, which is loaded."
     from jet_anomaly.jet.jets import Jets
 
-    jets = Jets.from_hdf5(args.jets)
-    if args.validation is None:
-        return jets, None
     try:
         share = float(args.validation)
     except ValueError:
-        return jets, Jets.from_hdf5(args.validation)
+        return args.jets, args.validation
     if not 0 < share < 1:
         raise ValueError(f"--validation {args.validation}: a share must lie between 0 and 1.")
-    return jets.split(1 - share, share, seed=args.seed)
+    return Jets.from_hdf5(args.jets).split(1 - share, share, seed=args.seed)
 
 # %% ../nbs/cli.ipynb #c015
 def _training_arguments(p):
@@ -273,6 +260,7 @@ def _train_arguments(p):
 def train(args):
     "Train a detector on background jets."
     from jet_anomaly.detect.detector import make_detector
+    from jet_anomaly.jet.jets import count_jets
 
     detector = make_detector(args.detector, **_options(args.options))
     jets, validation = _held_out(args)
@@ -287,14 +275,13 @@ def train(args):
         **_training(args),
     )
     detector.save(args.out)
-    _calibrate(detector, validation, args)
     last = {
         k: v for k, v in (history.rows[-1] if len(history) else {}).items() if k.endswith("_loss")
     }
     return {
         "detector": args.detector,
         "folder": args.out,
-        "jets": len(jets),
+        "jets": count_jets(jets) if isinstance(jets, str) else len(jets),
         "epochs": len(history),
         **last,
     }
@@ -330,6 +317,7 @@ def _scan_arguments(p):
 def scan(args):
     "Train a detector over values of one setting, several times each: losses and their elbow."
     import matplotlib.pyplot as plt
+    import numpy as np
 
     from jet_anomaly.core.files import atomic_path
     from jet_anomaly.evaluate.image_plots import scan_curve
@@ -355,13 +343,14 @@ def scan(args):
     with atomic_path(Path(args.out) / "scan.png") as picture:
         figure.savefig(picture, format="png", dpi=150)
     plt.close(figure)
-    mean = {str(v): float(m) for v, m in zip(result.values, result.losses.mean(1))}
+    mean = {str(v): float(m) for v, m in zip(result.values, np.nanmean(result.losses, 1))}
     return {
         "detector": args.detector,
         "option": args.option,
         "loss": mean,
         "elbow": elbow,
         "trainings": len(result.rows),
+        "not_available": {f"{v}, seed {s}": why for (v, s), why in result.missing.items()},
         "folder": args.out,
     }
 
@@ -407,36 +396,47 @@ def _score_events(file, score, how):
         file[f"events/{name}"] = a
 
 # %% ../nbs/cli.ipynb #c017s0
+def _score_block(detector, jets, device):
+    "The columns of the score file for a block of jets."
+    import warnings
+
+    from jet_anomaly.detect.background import OutsideWindow
+
+    with warnings.catch_warnings():  # said once for the whole file
+        warnings.simplefilter("ignore", OutsideWindow)
+        scores = detector.scores(jets, device=device)
+    columns = {f"scores/{k}": v for k, v in scores.items()}
+    columns |= {f"observables/{k}": v for k, v in jets.observables.items()}
+    if jets.labels is not None:
+        columns["labels"] = jets.labels
+    if detector.background is not None:
+        columns["p_value"] = detector.calibration().p_value(scores[detector.score])
+    return columns
+
+
 @verb(_score_arguments)
 def score(args):
     "Score jets with a trained detector; higher is more anomalous."
     from tqdm import tqdm
 
     from jet_anomaly.core.files import atomic_hdf5
+    from jet_anomaly.detect.background import outside_message
     from jet_anomaly.detect.detector import load_detector
-    from jet_anomaly.evaluate.calibrate import Calibration
     from jet_anomaly.jet.jets import Jets, count_jets
 
-    detector, n, at = load_detector(args.detector), count_jets(args.jets), 0
+    detector, n, at, outside = load_detector(args.detector), count_jets(args.jets), 0, {}
     if args.out.endswith(".csv"):
         return _score_table(detector, args)
-    kept = Path(args.detector) / "calibration.safetensors"
-    calibration = Calibration.load(kept) if kept.is_file() else None
     with (
         atomic_hdf5(args.out) as file,
         tqdm(total=n, unit="jet", unit_scale=True, disable=args.quiet) as bar,
     ):
         for jets in Jets.blocks(args.jets, args.batch_size):
-            columns = {
-                f"scores/{k}": v for k, v in detector.scores(jets, device=args.device).items()
-            }
-            columns |= {f"observables/{k}": v for k, v in jets.observables.items()} | (
-                {} if jets.labels is None else {"labels": jets.labels}
-            )
-            if calibration:
-                columns["p_value"] = calibration.p_value(columns[f"scores/{detector.score}"])
+            columns = _score_block(detector, jets, args.device)
             for name, a in columns.items():
                 file.require_dataset(name, (n,), a.dtype)[at : at + len(jets)] = a
+            for name, share in detector.outside(jets).items():
+                outside[name] = outside.get(name, 0) + share * len(jets) / n
             at += len(jets)
             bar.update(len(jets))
         if args.events:
@@ -446,7 +446,10 @@ def score(args):
             anomaly_score=detector.score,
             higher_is="more anomalous",
             jets=str(args.jets),
+            **{f"outside_{name}": share for name, share in outside.items()},
         )
+    if message := outside_message(outside, detector.window):
+        print(f"jet-anomaly score: warning: {message}", file=sys.stderr)
     return {
         "jets": n,
         "scores": sorted(k.removeprefix("scores/") for k in columns if k.startswith("scores/")),
@@ -485,27 +488,31 @@ def _sample(detectors, path, args):
     import numpy as np
     import torch
 
-    from jet_anomaly.evaluate.report import Sample
+    from jet_anomaly.evaluate.results import Sample
+    from jet_anomaly.experiment.trials import complete
     from jet_anomaly.jet.jets import Jets
     from jet_anomaly.represent.images import jet_images
 
-    scores, observables, image, seconds, n = [], [], 0, 0.0, 0
+    scores, observables, image, seconds, n, total = [], [], 0, 0.0, 0, 0.0
     for jets in Jets.blocks(path):
         begun = time.perf_counter()
         own = detectors[0].scores(jets, device=args.device)
         seconds += time.perf_counter() - begun
         beside = {d.name: d.anomaly_score(jets, device=args.device) for d in detectors[1:]}
         scores.append(own | beside)
-        observables.append(jets.observables)
-        image, n = (
-            image + jet_images(torch.from_numpy(jets.p4), torch.from_numpy(jets.mask)).sum(0),
+        observables.append(complete(jets).observables)
+        w = torch.from_numpy(np.ones(len(jets)) if jets.weight is None else jets.weight).float()
+        images = jet_images(torch.from_numpy(jets.p4), torch.from_numpy(jets.mask))
+        image, total, n = (
+            image + torch.einsum("jxy,j->xy", images, w),
+            total + w.sum(),
             n + len(jets),
         )
 
     def join(parts):
         return {k: np.concatenate([p[k] for p in parts]) for k in parts[0]}
 
-    return Sample(join(scores), join(observables), image=(image / n).numpy()), n / seconds
+    return Sample(join(scores), join(observables), image=(image / total).numpy()), n / seconds
 
 
 def _signals(pairs):
@@ -544,7 +551,8 @@ def _evaluate_arguments(p):
 def evaluate(args):
     "Judge a detector on background and signal jets: results.json and report.html."
     from jet_anomaly.detect.detector import load_detector
-    from jet_anomaly.evaluate.report import TWINS, write_report
+    from jet_anomaly.evaluate.report import write_report
+    from jet_anomaly.evaluate.results import TWINS
 
     files = _signals(args.signals)
     detectors = [load_detector(f) for f in (args.detector, *args.beside)]
@@ -642,10 +650,12 @@ def compare(args):
         processes=args.processes,
         progress=not args.quiet,
     )
-    page = judge(trials, test).save(args.out)
+    board = judge(trials, test)
+    page = board.save(args.out)
     return {
-        "trials": len(trials),
-        "train_hours": sum(t.told["train_seconds"] for t in trials) / 3600,
+        "trials": sum(t.available for t in trials),
+        "train_hours": sum(t.result.get("train_seconds", 0) for t in trials) / 3600,
+        "not_available": {m["entry"]: m["reason"] for m in board.missing},
         "board": str(page),
     }
 

@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from jet_anomaly.detect.detector import detector_class, detector_names, load_detector, make_detector
+from jet_anomaly.detect.detector import (
+    Detector,
+    detector_class,
+    detector_names,
+    load_detector,
+    make_detector,
+)
 from jet_anomaly.jet.jets import Jets
 from jet_anomaly.train.loop import Step
 
@@ -51,7 +57,7 @@ def toy_jets(n, seed, width=40):
     )
 
 
-TRAIN, TEST = toy_jets(300, 0), toy_jets(60, 1)
+TRAIN, TEST, HELD_OUT = toy_jets(300, 0), toy_jets(60, 1), toy_jets(240, 2)
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +68,7 @@ def trained():
     def get(name):
         if name not in made:
             detector = make_detector(name, **detector_class(name).small)
-            detector.fit(TRAIN, TEST, epochs=2, batch_size=50, device="cpu", progress=False)
+            detector.fit(TRAIN, HELD_OUT, epochs=2, batch_size=50, device="cpu", progress=False)
             made[name] = detector
         return made[name]
 
@@ -114,6 +120,44 @@ def test_scores_do_not_depend_on_batch_order_or_padding(trained, name):
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_every_score_has_p_values_and_a_rank_at_fixed_mass(trained, name):
+    detector = trained(name)
+    own = detector.score
+    assert f"{own}|mass" in detector.scores(TEST)
+    for score in own, f"{own}|mass", f"{own}|mass:0.3":
+        s, p = detector.anomaly_score(TEST, score), detector.p_value(TEST, score)
+        assert s.dtype == np.float32 and np.isfinite(s).all() and ((0 < p) & (p <= 1)).all()
+        order = np.argsort(s, kind="stable")
+        assert (np.diff(p[order]) <= 1e-12).all(), "a higher score is never less strange"
+    by_hand = np.mean(detector.background.scores[own][:, None] >= detector.anomaly_score(TEST), 0)
+    counted = by_hand * len(HELD_OUT) > 25
+    np.testing.assert_allclose(detector.p_value(TEST)[counted], by_hand[counted], atol=0.02)
+    kept, mass = detector.background.own_ranks(f"{own}|mass"), HELD_OUT.observables["mass"]
+    assert abs(np.corrcoef(np.argsort(np.argsort(kept)), np.argsort(np.argsort(mass)))[0, 1]) < 0.25
+
+
+def test_a_detector_goes_back_to_where_it_was(trained, monkeypatch):
+    "Another device is played by a name: where the detector says it is, and where it was sent."
+    detector, sent = trained("vae"), ["elsewhere"]
+    monkeypatch.setattr(Detector, "device", property(lambda self: sent[-1]))
+    monkeypatch.setattr(Detector, "to", lambda self, device: sent.append(str(device)) or self)
+    detector.train()
+    detector.anomaly_score(TEST, device="cpu")
+    detector.compute(lambda x: {"x": x}, TEST, device="cpu")
+    with pytest.raises(ZeroDivisionError):
+        detector.compute(lambda x: 1 / 0, TEST, device="cpu")
+    assert sent == ["elsewhere", *["cpu", "elsewhere"] * 3] and detector.training
+    detector.eval()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_device_that_is_not_there_is_refused(trained):
+    for use in trained("vae").anomaly_score, make_detector("vae").fit:
+        with pytest.raises(ValueError, match="not available here"):
+            use(TRAIN, device="cuda")
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_labels_are_never_looked_at(trained, name):
     blind = Jets(TEST.p4, TEST.mask, TEST.features, TEST.observables)
     expected = trained(name).anomaly_score(TEST)
@@ -155,8 +199,11 @@ def test_saved_and_loaded_it_scores_the_same(trained, name, tmp_path):
     assert not list(tmp_path.glob("*.pkl")) and {p.name for p in tmp_path.iterdir()} <= {
         "config.json",
         "weights.safetensors",
+        "background.safetensors",
         "history.csv",
     }
+    assert again.window == detector.window
+    assert np.array_equal(again.p_value(TEST), detector.p_value(TEST))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -164,7 +211,7 @@ def test_the_seed_decides(trained, name):
     first = trained(name).anomaly_score(TEST)
     torch.manual_seed(77)
     detector = make_detector(name, **detector_class(name).small)
-    detector.fit(TRAIN, TEST, epochs=2, batch_size=50, device="cpu", progress=False)
+    detector.fit(TRAIN, HELD_OUT, epochs=2, batch_size=50, device="cpu", progress=False)
     assert np.array_equal(first, detector.anomaly_score(TEST))
 
 
@@ -172,10 +219,11 @@ def test_the_seed_decides(trained, name):
 def test_a_file_trains_like_the_jets_in_it(trained, name, tmp_path):
     TRAIN.to_hdf5(tmp_path / "train.h5")
     TEST.to_hdf5(tmp_path / "test.h5")
+    HELD_OUT.to_hdf5(tmp_path / "held_out.h5")
     detector = make_detector(name, **detector_class(name).small)
     detector.fit(
         tmp_path / "train.h5",
-        tmp_path / "test.h5",
+        tmp_path / "held_out.h5",
         epochs=2,
         batch_size=50,
         device="cpu",

@@ -44,7 +44,8 @@ from jet_anomaly.evaluate.metrics import (
     sic,
     sic_efficiency,
 )
-from jet_anomaly.evaluate.report import Sample, evaluate, score_of, write_report
+from jet_anomaly.evaluate.report import write_report
+from jet_anomaly.evaluate.results import Sample, evaluate, score_of
 
 few = settings(max_examples=40, deadline=None)
 seeds = st.integers(0, 2**32 - 1)

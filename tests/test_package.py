@@ -21,6 +21,8 @@ def test_wheel_holds_the_library(dist):
     assert {name(m) for m in MODULES} <= names
     assert all(n.startswith(("jet_anomaly/", "jet_anomaly-")) for n in names)
     assert any(n.endswith("entry_points.txt") for n in names)
+    assert "jet_anomaly/data/sample.h5" in names
+    assert next(dist.glob("*.whl")).stat().st_size < 4e6
 
 
 @pytest.mark.xdist_group("package")

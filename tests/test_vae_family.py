@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from jet_anomaly.detect.detector import make_detector
-from jet_anomaly.detect.disco import DisCo, distance_correlation
+from jet_anomaly.detect.disco import DisCo
 from jet_anomaly.detect.exposure import OutlierExposure, histogram_weights
+from jet_anomaly.evaluate.distance import distance_correlation
 from jet_anomaly.jet.jets import Jets
 from jet_anomaly.train.latent import importance_log_likelihood, noise_variance
 from jet_anomaly.train.loop import Step
@@ -208,7 +209,7 @@ def test_distance_correlation_is_that_of_dcor(n, kind):
             for a, b in zip(x, y)
         ]
         assert distance_correlation(
-            torch.tensor(x), torch.tensor(y), squared
+            torch.tensor(x), torch.tensor(y), squared=squared
         ).numpy() == pytest.approx(expected, abs=1e-5)
 
 
@@ -218,7 +219,11 @@ def test_its_gradient_is_finite_at_ties_and_constants(squared):
     for x in tied, torch.ones(300), torch.arange(300.0):
         for y in tied.flip(0), torch.ones(300), torch.arange(300.0), x:
             x = x.clone().requires_grad_()
-            assert torch.autograd.grad(distance_correlation(x, y, squared), x)[0].isfinite().all()
+            assert (
+                torch.autograd.grad(distance_correlation(x, y, squared=squared), x)[0]
+                .isfinite()
+                .all()
+            )
 
 
 def test_remembered_jets_count_but_do_not_move():

@@ -54,6 +54,7 @@ def pack(
     group.attrs["label"], group.attrs["meta"] = int(jets.labels[0]), json.dumps(jets.meta)
 
 # %% ../../nbs/data/sample.ipynb #sm08
+#| code-fold: true
 def unpack(
     group,  # of an HDF5 file
     n=None,  # the first so many jets; all by default

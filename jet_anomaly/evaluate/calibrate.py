@@ -11,7 +11,7 @@ from fastcore.basics import patch
 from scipy.stats import beta
 
 from ..core.files import load_arrays, save_arrays
-from .metrics import Band, _column, _weights, effective_size, in_kind
+from .metrics import Band, _column, _weights, effective_size, on_arrays
 
 # %% ../../nbs/evaluate/calibrate.ipynb #c008
 def fit_tail(
@@ -127,7 +127,7 @@ def _values(self: Calibration, scores):
 
 
 @patch
-@in_kind
+@on_arrays
 def p_value(
     self: Calibration,
     scores,  # (jets,)
@@ -137,7 +137,7 @@ def p_value(
 
 # %% ../../nbs/evaluate/calibrate.ipynb #c017
 @patch
-@in_kind
+@on_arrays
 def p_value_band(
     self: Calibration,
     scores,  # (jets,)
@@ -156,7 +156,7 @@ def _falling_interp(s, x, y):
 
 # %% ../../nbs/evaluate/calibrate.ipynb #c024
 @patch
-@in_kind
+@on_arrays
 def threshold(
     self: Calibration,
     at,  # background efficiency in (0, 1), a number or an array

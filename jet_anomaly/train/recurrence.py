@@ -145,7 +145,9 @@ class RecurrentVAE(nn.Module):
         self.ends = dict(
             zip(
                 self.shapes,
-                torch.tensor([math.prod(s) for s, _ in self.shapes.values()]).cumsum(0).tolist(),
+                torch.tensor([math.prod(s) for s, _ in self.shapes.values()], device="cpu")
+                .cumsum(0)
+                .tolist(),
             )
         )
 

@@ -72,13 +72,31 @@ def describe(app, what, name, obj, options, lines):
         lines.append(f":{field}: " + rst(" ".join(v.docment.split())))
 
 
+def elsewhere(app, what, name, obj, skip, options):
+    "A class that a module only uses is described where it is defined."
+    module = app.env.temp_data.get("autodoc:module")
+    return True if inspect.isclass(obj) and module and obj.__module__ != module else skip
+
+
 def scripts(app, config):
     "Jupyter Book puts every script under _static on every page; MathJax is only for pages with equations."
     config.html_js_files = [f for f in config.html_js_files if "mathjax" not in str(f)]
 
 
+def without_thebe(app, pagename, templatename, context, doctree):
+    "The theme declares Thebe, which runs cells over a network, twice on every page: an error in the console. We use Colab."
+    context["script_files"] = [
+        f
+        for f in context.get("script_files", [])
+        if "thebe" not in f"{f} {getattr(f, 'attributes', {})}".lower()
+    ]
+    context["css_files"] = [f for f in context.get("css_files", []) if "thebe" not in str(f)]
+
+
 def setup(app):
+    app.connect("html-page-context", without_thebe, priority=900)
     app.connect("config-inited", scripts)
     app.connect("source-read", write)
+    app.connect("autodoc-skip-member", elsewhere)
     app.connect("autodoc-process-docstring", describe)
     return {"parallel_read_safe": True}

@@ -3,6 +3,7 @@
 import re
 
 import nbformat
+from figures import palette
 
 HIDDEN = {"hide", "default_exp", "include: false"}
 TAGS = {
@@ -14,6 +15,8 @@ TAGS = {
     "echo: false": "remove-input",
     "output: false": "remove-output",
 }
+LONG = 30  # lines: a longer export is folded
+BANNER = re.compile(r"#-{40,}\n#\s+FastJet release(?:.|\n)*?#-{40,}\n")
 CODE = re.compile(r"(^(`{3,}|~{3,}).*?^\2|(`+)(?!`).*?(?<!`)\3(?!`))", re.M | re.S)
 MARKDOWN = [
     (
@@ -47,6 +50,12 @@ def markdown(text):
     return re.sub("\0(\\d+)\0", lambda m: parts[int(m[1])], joined)
 
 
+def plain(text):
+    "A caption as plain text, for an alt text."
+    text = re.sub(r"\s*\[-?@[^\]]*\]", "", text)
+    return re.sub(r"[$`*\\{}]|@(eq|fig|sec)-[\w-]+", "", text).replace("\n", " ").strip()
+
+
 def directives(source):
     "The `#|` lines of a code cell as name → value, and the code without them."
     lines = source.splitlines()
@@ -64,18 +73,32 @@ def code(cell):
     tags = {tag for name, tag in TAGS.items() if name in names}
     if HIDDEN & names:
         tags.add("remove-cell")
+    if "export" in tags and len(cell.source.splitlines()) > LONG:
+        tags.add("hide-input")
     cell.metadata["tags"] = sorted(tags)
     mystnb = {}
     if "fig-cap" in flags:
         mystnb["figure"] = {"caption": markdown(flags["fig-cap"])} | (
             {"name": flags["label"]} if "label" in flags else {}
         )
-    if "fig-alt" in flags:
-        mystnb["image"] = {"alt": flags["fig-alt"]}
+    if alt := flags.get("fig-alt") or flags.get("fig-cap"):
+        mystnb["image"] = {"alt": plain(alt)}
     if "code-summary" in flags:
         mystnb["code_prompt_show"] = flags["code-summary"]
     if mystnb:
         cell.metadata["mystnb"] = mystnb
+
+
+def outputs(cell, alt):
+    "What a cell shows: no banner of FastJet, figures with a text for those who do not see them."
+    for output in cell.outputs:
+        if output.output_type == "stream":
+            output.text = BANNER.sub("", output.text)
+        elif "image/png" in output.get("data", {}):
+            output.data["image/png"] = palette(output.data["image/png"])
+            if alt:
+                output.metadata.setdefault("image/png", {})["alt"] = alt
+    cell.outputs = [o for o in cell.outputs if o.output_type != "stream" or o.text.strip()]
 
 
 def read(text):
@@ -86,4 +109,5 @@ def read(text):
             cell.source = markdown(cell.source)
         if cell.cell_type == "code":
             code(cell)
+            outputs(cell, cell.metadata.get("mystnb", {}).get("image", {}).get("alt"))
     return nb

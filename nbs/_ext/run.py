@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import nbformat
+from figures import palette
 from nbclient import NotebookClient
 
 
@@ -30,6 +31,8 @@ def quiet(cell):
         for output in cell.outputs:
             if "execution_count" in output:
                 output["execution_count"] = None
+            if "image/png" in output.get("data", {}):
+                output.data["image/png"] = palette(output.data["image/png"])
         cell.metadata.pop("execution", None)
 
 
