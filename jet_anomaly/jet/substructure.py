@@ -107,7 +107,7 @@ def n_subjettiness(
     """N-subjettiness (arXiv:1011.2268), normalised by Σ pT R0^β. Raises `ValueError` for unknown axes.
 
     The axes are those of the last N subjets of exclusive kT clustering with winner-takes-all recombination, not moved further.
-    This is the τ of all the library: of simulated jets, of files that are read, and of detectors.
+    Simulated jets and `data.read` still store τ with other axes: see `data.cluster.substructure`.
     """
     p, y, f = _particles(p4, mask)
     found = subjet_axes(p4, mask, max(n), axes)
