@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['VERBS', 'verb', 'parser', 'main', 'simulate', 'read', 'fetch', 'train', 'scan', 'score', 'align', 'evaluate',
-           'compare', 'demo']
+           'search', 'compare', 'demo']
 
 # %% ../nbs/cli.ipynb #c003
 import argparse
@@ -46,6 +46,7 @@ def parser():
     return top
 
 # %% ../nbs/cli.ipynb #c008
+#| code-fold: true
 def _show(result, as_json):
     if as_json:
         print(json.dumps(result))
@@ -132,6 +133,7 @@ def simulate(args):
     return {"jets": args.n, "file": args.out}
 
 # %% ../nbs/cli.ipynb #c012
+#| code-fold: true
 def _read_arguments(p):
     p.add_argument("format", help="name of the format, or auto")
     p.add_argument("files", nargs="+", help="files or patterns")
@@ -159,7 +161,7 @@ def read(args):
         None if args.format == "auto" else args.format,
         cutflow=flow,
         progress=not args.quiet,
-        **_options(args.options),
+        **_options(args.options, windows=("pt", "mass")),
     )
     if not args.json:
         print(flow)
@@ -187,17 +189,33 @@ def fetch(args):
     }
 
 # %% ../nbs/cli.ipynb #c014
-def _options(pairs):
-    "{name: value} from name=value; values are JSON, or else words."
+#| code-fold: true
+def _value(text):
+    "JSON, or numbers with commas, or else a word."
+    for trial in text, f"[{text}]":
+        try:
+            return json.loads(trial)
+        except json.JSONDecodeError:
+            pass
+    return text
+
+
+def _options(
+    pairs,  # texts NAME=VALUE
+    windows=(),  # names whose values must be LOW,HIGH
+):
+    "{name: value} from name=value."
     out = {}
     for pair in pairs or ():
         name, equals, text = pair.partition("=")
         if not equals or not name:
             raise ValueError(f"--set {pair}: expected name=value.")
-        try:
-            out[name] = json.loads(text)
-        except json.JSONDecodeError:
-            out[name] = text
+        out[name] = value = _value(text)
+        pair_of_numbers = isinstance(value, list) and [type(v) in (int, float) for v in value]
+        if name in windows and pair_of_numbers != [True, True]:
+            raise ValueError(
+                f"--set {pair}: expected {name}=LOW,HIGH in GeV, such as {name}=500,700."
+            )
     return out
 
 
@@ -313,6 +331,7 @@ def _scan_arguments(p):
     _training_arguments(p)
 
 # %% ../nbs/cli.ipynb #scan1s1
+#| code-fold: true
 @verb(_scan_arguments)
 def scan(args):
     "Train a detector over values of one setting, several times each: losses and their elbow."
@@ -355,6 +374,7 @@ def scan(args):
     }
 
 # %% ../nbs/cli.ipynb #c017
+#| code-fold: true
 def _score_arguments(p):
     p.add_argument("detector", help="folder of a trained detector")
     p.add_argument("jets", help="HDF5 file of jets")
@@ -395,7 +415,7 @@ def _score_events(file, score, how):
     for name, a in columns.items():
         file[f"events/{name}"] = a
 
-# %% ../nbs/cli.ipynb #c017s0
+# %% ../nbs/cli.ipynb #c017s0a
 def _score_block(detector, jets, device):
     "The columns of the score file for a block of jets."
     import warnings
@@ -413,7 +433,8 @@ def _score_block(detector, jets, device):
         columns["p_value"] = detector.calibration().p_value(scores[detector.score])
     return columns
 
-
+# %% ../nbs/cli.ipynb #c017s0
+#| code-fold: true
 @verb(_score_arguments)
 def score(args):
     "Score jets with a trained detector; higher is more anomalous."
@@ -481,6 +502,7 @@ def align(args):
     }
 
 # %% ../nbs/cli.ipynb #c019
+#| code-fold: true
 def _sample(detectors, path, args):
     "Scores of all detectors and observables of a file of jets, and the jets scored per second by the first."
     import time
@@ -575,7 +597,74 @@ def evaluate(args):
         "report": str(Path(args.out) / "report.html"),
     }
 
+# %% ../nbs/cli.ipynb #srch1
+#| code-fold: true
+def _search_arguments(p):
+    p.add_argument("scores", help="HDF5 file of scores with events/mjj and events/score")
+    p.add_argument("--out", required=True, help="folder of search.json and search.html")
+    p.add_argument(
+        "--keep",
+        type=float,
+        nargs="+",
+        default=[0.1, 0.01],
+        help="shares of the events that pass, the working points (default 0.1 0.01)",
+    )
+    p.add_argument(
+        "--width",
+        type=float,
+        nargs="+",
+        default=[0.04],
+        help="of the signal, as a share of its mass (default 0.04)",
+    )
+    p.add_argument(
+        "--range", type=float, nargs=2, metavar=("LOW", "HIGH"), help="masses to fit, GeV"
+    )
+    p.add_argument("--window", type=float, nargs=2, metavar=("LOW", "HIGH"), help="closed, GeV")
+    p.add_argument("--unblind", action="store_true", help="open the window")
+    p.add_argument("--toys", type=int, default=1000, help="spectra without a signal (default 1000)")
+    p.add_argument("--seed", type=int, default=0, help="of folds and toys (default 0)")
+
+# %% ../nbs/cli.ipynb #srch2
+#| code-fold: true
+@verb(_search_arguments)
+def search(args):
+    "Search the dijet mass for a bump after cuts on a score: report, p-values, limits."
+    import h5py
+    import numpy as np
+
+    from jet_anomaly.search.bump import default_edges
+    from jet_anomaly.search.report import write_search
+
+    with h5py.File(args.scores) as file:
+        if "events/mjj" not in file or "events/score" not in file:
+            raise KeyError(f"{args.scores} has no events/mjj and events/score: run score --events.")
+        mass, scores = file["events/mjj"][()], file["events/score"][()]
+    edges = default_edges(mass)
+    if args.range:
+        low, high = args.range
+        if not 0 < low < high:
+            raise ValueError(f"--range {low:g} {high:g}: expected two rising masses in GeV.")
+        edges = np.geomspace(low, high, max(2, round(np.log(high / low) / 0.02)))
+    result = write_search(
+        args.out,
+        mass,
+        scores,
+        edges=edges,
+        keep=args.keep,
+        widths=args.width,
+        window=args.window,
+        unblind=args.unblind,
+        toys=args.toys,
+        seed=args.seed,
+    )
+    return {
+        "opened": result["opened"],
+        "p_global_all": result["p_global_all"],
+        "report": str(Path(args.out) / "search.html"),
+    }
+
 # %% ../nbs/cli.ipynb #cmp1
+#| code-fold: true
 def _compare_arguments(p):
     p.add_argument(
         "--train",
@@ -622,6 +711,7 @@ def _direction(text):
     return background, tuple(signals.split(","))
 
 # %% ../nbs/cli.ipynb #cmp1s2
+#| code-fold: true
 @verb(_compare_arguments)
 def compare(args):
     "Train many detectors in several directions with several seeds: one board, with bands."
@@ -673,6 +763,7 @@ def _demo_arguments(p):
     p.add_argument("--preset", choices=("full", "fast"), default="full", help="of the simulation")
 
 # %% ../nbs/cli.ipynb #c022s1
+#| code-fold: true
 @verb(_demo_arguments)
 def demo(args):
     "From nothing to a report: simulate QCD, W, top and Higgs jets, train a VAE, compare it with baselines."

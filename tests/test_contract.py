@@ -152,7 +152,7 @@ def test_a_detector_goes_back_to_where_it_was(trained, monkeypatch):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_a_device_that_is_not_there_is_refused(trained):
-    for use in trained("vae").anomaly_score, make_detector("vae").fit:
+    for use in trained("vae").anomaly_score, make_detector("vae").fit, make_detector("pca").fit:
         with pytest.raises(ValueError, match="not available here"):
             use(TRAIN, device="cuda")
 

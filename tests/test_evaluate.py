@@ -1,4 +1,4 @@
-"""Scores, masses and weights of anybody: metrics, decorrelation, calibration and the report against independent implementations."""
+"""Metrics, decorrelation, calibration and the report against independent implementations."""
 
 import json
 import re
@@ -97,13 +97,16 @@ def test_working_points_are_what_a_cut_gives(sample):
 @given(jets(), st.sampled_from([0.25, 2, 8]))
 def test_what_metrics_do_not_see(sample, scale):
     b, s, w, v = sample
-    every = lambda *a: np.r_[
-        auc(*a),
-        rejection(*a, at=[0.2, 0.5]),
-        efficiency_at(*a, at=[0.1, 0.5]),
-        max_sic(*a, floor=0.2),
-        sic_efficiency(*a, floor=0.2),
-    ]
+
+    def every(*a):
+        return np.r_[
+            auc(*a),
+            rejection(*a, at=[0.2, 0.5]),
+            efficiency_at(*a, at=[0.1, 0.5]),
+            max_sic(*a, floor=0.2),
+            sic_efficiency(*a, floor=0.2),
+        ]
+
     np.testing.assert_allclose(
         every(np.arctan(b / 50), np.arctan(s / 50), scale * w, v), every(b, s, w, v), atol=1e-9
     )
@@ -275,7 +278,10 @@ def test_a_rank_does_not_depend_on_the_units_of_the_score():
 def test_a_score_that_is_nearly_the_mass_leaves_nothing():
     (_, mass), (_, other) = background(4000, 0), background(4000, 1)
     assert (MassDecorrelated(300).fit(0 * other, other).transform(0 * mass, mass) == 0).all()
-    nearly = lambda m, seed: np.log(m) + 0.05 * np.random.default_rng(seed).normal(size=len(m))
+
+    def nearly(m, seed):
+        return np.log(m) + 0.05 * np.random.default_rng(seed).normal(size=len(m))
+
     z = MassDecorrelated(300).fit(nearly(other, 2), other).transform(nearly(mass, 3), mass)
     assert abs(spearman(z, mass)) < 0.06 and mass_jsd(z, mass, at=0.1) < 1.5 * jsd_floor(
         z, mass, at=0.1
@@ -464,3 +470,65 @@ def test_a_sample_that_lacks_things():
         evaluate(*samples(50), score="nothing")
     one = Sample({"a": [1.0, 2]}, {"tau1": np.array([0.0, 1]), "tau2": np.array([0.0, 0.5])})
     np.testing.assert_allclose(score_of(one, "-tau21"), [-1, -0.5])
+
+
+@few
+@given(jets(exact=False), seeds)
+def test_negative_weights_have_an_auc_and_no_working_point(sample, seed):
+    b, s, w, v = sample
+    w, v = (x * np.where(np.random.default_rng(seed).random(len(x)) < 0.2, -1, 1) for x in (w, v))
+    if min(w.sum(), v.sum()) <= 1e-3:
+        return
+    won = (s > b[:, None]) + 0.5 * (s == b[:, None])
+    assert auc(b, s, w, v) == pytest.approx(w @ won @ v / w.sum() / v.sum(), rel=1e-9, abs=1e-9)
+    if min(w.min(), v.min()) < 0:
+        for metric in rejection, efficiency_at, max_sic:
+            with pytest.raises(ValueError, match="negative"):
+                metric(b, s, w, v)
+
+
+def test_what_needs_positive_weights_says_so():
+    x, w = np.arange(300.0), np.where(np.arange(300) % 3, 1.0, -1.0)
+    for f in distance_correlation, spearman, mass_jsd:
+        with pytest.raises(ValueError, match="negative"):
+            f(x, x, w)
+    with pytest.raises(ValueError, match="negative"):
+        Calibration().fit(x, w)
+    with pytest.raises(ValueError, match="negative"):
+        Sample({"s": x}, {"weight": w})
+
+
+def test_event_weights_of_a_report_are_copies():
+    rng, parts = np.random.default_rng(1), {}
+    background, signals = samples(300)
+    for name, s in {"background": background, "top": signals["top"]}.items():
+        w = rng.integers(1, 4, len(s))
+        many = {k: np.repeat(v, w) for k, v in s.observables.items()}
+        weighted = Sample(s.scores, s.observables | {"weight": w.astype(float)})
+        parts[name] = weighted, Sample({"loss": np.repeat(s.scores["loss"], w)}, many)
+    edges = dict(n=3, match="none", twins=["mass"])  # bins of equal population differ
+    one, other = (
+        evaluate(parts["background"][i], {"top": parts["top"][i]}, **edges) for i in (0, 1)
+    )
+    assert one["signals"]["top"]["auc"][0] == pytest.approx(other["signals"]["top"]["auc"][0])
+    for key in "distance_correlation", "spearman":
+        assert one["decorrelation"][key] == pytest.approx(other["decorrelation"][key])
+    plain = evaluate(background, {"top": signals["top"]}, **edges)
+    assert one["signals"]["top"]["auc"][0] != plain["signals"]["top"]["auc"][0]
+
+
+@pytest.mark.parametrize(
+    "labels, text",
+    [
+        ([0, 1, np.nan], "NaN"),
+        ([-1, 1, 1], "labels > 0"),
+        ([1, 1, 2], "expected 0 for background"),
+        ([-1, 0, 1], "no truth"),
+        ([[0, 1], [1, 0], [1, 0]], "one number per jet"),
+        ([0, 0.3, 1], "no classes"),
+        (["a", "b", "c"], "one number per jet"),
+    ],
+)
+def test_labels_that_are_no_classes(labels, text):
+    with pytest.raises(ValueError, match=text):
+        by_label(labels, [1.0, 2, 3])

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tracemalloc
 import warnings
+import zipfile
 from pathlib import Path
 
 import awkward as ak
@@ -19,6 +20,8 @@ from helpers import ROOT
 from jet_anomaly.data.arrays import (
     numpy_blocks,
     toy_aspen,
+    toy_case,
+    toy_energyflow,
     toy_jetnet,
     toy_numpy,
     toy_vaejet,
@@ -30,7 +33,7 @@ from jet_anomaly.data.jetclass import toy_jetclass
 from jet_anomaly.data.pfnano import MULTICHANNEL, toy_pfnano
 from jet_anomaly.data.pickles import multichannel_blocks, toy_multichannel, unpickle_frame
 from jet_anomaly.data.read import FORMATS, contents, read, read_blocks, read_to, recognise
-from jet_anomaly.data.source import CutFlow, open_tree, tree_blocks
+from jet_anomaly.data.source import CutFlow, open_tree, toy_jets, tree_blocks
 from jet_anomaly.jet.jets import Jets, count_jets, kinematic_observables
 
 DOCUMENTED = (ValueError, KeyError, FileNotFoundError)
@@ -49,6 +52,8 @@ TOYS = {
     "vrnn": toy_vrnn,
     "vaejet": toy_vaejet,
     "multichannel": toy_multichannel,
+    "energyflow": toy_energyflow,
+    "case": toy_case,
     "numpy": lambda path, n, seed=0: toy_numpy(path, n, seed),
 }
 OTHER = {
@@ -145,16 +150,17 @@ def test_variants_of_a_layout(toys, name):
 
 
 def test_read_to_writes_what_read_reads_and_leaves_nothing_half_written(toys, tmp_path):
+    again = toy_delphes(tmp_path / "again.root", 20, seed=1)
     out = read_to(
         tmp_path / "jets.h5",
-        [toys["delphes"], toys["delphes"]],
+        [toys["delphes"], again],
         size=7,
         n_constituents=12,
         leading=1,
         progress=False,
     )
     jets, back = (
-        read([toys["delphes"]] * 2, n_constituents=12, leading=1, progress=False),
+        read([toys["delphes"], again], n_constituents=12, leading=1, progress=False),
         Jets.from_hdf5(out),
     )
     np.testing.assert_array_equal(back.p4, jets.p4)
@@ -170,7 +176,7 @@ def test_read_to_writes_what_read_reads_and_leaves_nothing_half_written(toys, tm
     broken.write_bytes(toys["delphes"].read_bytes()[:-3000])
     with pytest.raises(ValueError, match="broken.root"):
         read_to(tmp_path / "none.h5", [toys["delphes"], broken], progress=False)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["broken.root", "jets.h5"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["again.root", "broken.root", "jets.h5"]
     np.testing.assert_array_equal(
         read(out, progress=False).observables["mjj"], back.observables["mjj"]
     )
@@ -752,6 +758,277 @@ def test_real_pickle():
         and set(np.unique(jets.features["charge"])) == {-1, 0, 1}
         and np.abs(jets.observables["eta"]).max() < 0.2
     )
+
+
+# what must not pass in silence
+
+
+def plain(n=40, seed=1, width=12):
+    "Padded four-vectors and their mask."
+    p4, mask = toy_jets(n, width=width, seed=seed)
+    return np.where(mask[..., None], p4, 0).astype(np.float32), mask
+
+
+def test_four_vectors_that_are_none_are_refused_and_the_layout_is_named(tmp_path):
+    p4, _ = plain()
+    path = tmp_path / "x.npy"
+    np.save(path, p4[..., [1, 2, 3, 0]])
+    with pytest.raises(ValueError, match="order='px,py,pz,E'"):
+        read(path, progress=False)
+    np.testing.assert_array_equal(
+        read(path, order="px,py,pz,E", progress=False).p4.sum(1), plain_sum(p4)
+    )
+    np.save(path, p4 * np.float32([0.5, 1, 1, 1]))
+    with pytest.raises(ValueError, match="40 of 40 jets"):
+        read(path, progress=False)
+    p4[0, 0, 0] /= 2
+    np.save(path, p4)
+    with pytest.warns(UserWarning, match="1 of 40 jets"):
+        jets = read(path, progress=False)
+    assert len(jets) == 39 and CutFlow(jets.meta["cutflow"]).rows["jets", "E ≥ |p|"] == [39, 1]
+
+
+def plain_sum(p4):
+    "Sums of constituents in the order of falling pT, as `Jets` holds them."
+    return Jets.from_constituents(p4).p4.sum(1)
+
+
+@pytest.mark.parametrize("fill", [np.nan, np.inf, -99, -999])
+def test_padding_by_a_sentinel_is_padding_where_it_trails(tmp_path, fill):
+    p4, mask = plain()
+    want = Jets.from_constituents(p4, mask)
+    x = p4.copy()
+    x[~mask] = fill
+    np.save(tmp_path / "x.npy", x)
+    with h5py.File(tmp_path / "x.h5", "w") as f:
+        f["constituents"] = x
+    for name in "x.npy", "x.h5":
+        with pytest.warns(UserWarning, match="read as padding"):
+            np.testing.assert_array_equal(read(tmp_path / name, progress=False).p4, want.p4)
+    x[3, 1] = fill  # in the middle
+    np.save(tmp_path / "x.npy", x)
+    with pytest.warns(UserWarning, match="1 of 40 jets|read as padding"):
+        assert len(read(tmp_path / "x.npy", progress=False)) == 39
+
+
+def test_blocks_of_any_size_and_files_in_any_split_give_the_same(tmp_path):
+    p4, _ = plain(30)
+    numbers = np.array([3, 2**63 + 1, 2**63 + 2, 9, 10, 11], np.uint64)
+    event = np.repeat(numbers, [5, 1, 8, 6, 7, 3])
+    weight, labels = np.linspace(-1, 2, 30), np.arange(30) % 3 - 0.0
+    labels[4] = np.nan
+
+    def save(name, rows):
+        np.savez(
+            tmp_path / f"{name}.npz",
+            p4=p4[rows],
+            event=event[rows],
+            weight=weight[rows],
+            y=labels[rows],
+        )
+        return tmp_path / f"{name}.npz"
+
+    cuts = dict(pt=(500, None), leading=2, progress=False)
+    whole = save("whole", slice(None))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        want = read(whole, **cuts)
+        own = read_to(tmp_path / "own.h5", whole, progress=False)
+        assert "rank" in want.observables and len(want) < 30
+        for size in range(1, 31):
+            for path in (whole, own):
+                got = read(path, size=size, **cuts)
+                np.testing.assert_array_equal(got.p4[:, :10], want.p4[:, :10])
+                for k in ("rank", "mjj", "event", "weight"):
+                    np.testing.assert_array_equal(got.observables[k], want.observables[k])
+                np.testing.assert_array_equal(got.labels, want.labels)
+            if size < 30:
+                assert [r for r in read(whole, size=size, **cuts).meta["cutflow"]] == want.meta[
+                    "cutflow"
+                ]
+        for edge in (5, 6, 14, 20, 27):  # where an event ends
+            split = read([save("a", slice(edge)), save("b", slice(edge, None))], **cuts)
+            np.testing.assert_array_equal(split.p4, want.p4)
+            np.testing.assert_array_equal(split.observables["mjj"], want.observables["mjj"])
+            assert split.meta["cutflow"] == want.meta["cutflow"]
+    assert want.observables["event"].dtype == np.uint64 and want.weight.dtype == np.float64
+
+
+@pytest.mark.parametrize("name", ["delphes", "pfnano", "aspen", "vrnn", "vaejet ragged"])
+def test_ranks_do_not_depend_on_the_block_size(toys, name):
+    want = read(toys[name], progress=False, leading=1)
+    for size in (1, 2, 3, 5, 8, 13, 19):
+        got = read(toys[name], progress=False, leading=1, size=size)
+        np.testing.assert_array_equal(got.observables["mjj"], want.observables["mjj"])
+        assert got.meta["cutflow"] == want.meta["cutflow"]
+
+
+def test_jets_of_an_event_that_stand_apart_are_still_ranked_together(tmp_path):
+    p4, _ = plain(30)
+    np.savez(tmp_path / "x.npz", p4=p4, event=np.arange(30) % 5)
+    with pytest.warns(UserWarning, match="stand apart"):
+        assert len(read(tmp_path / "x.npz", leading=1, size=3, progress=False)) == 5
+
+
+def test_event_numbers_of_files_are_kept_apart(tmp_path):
+    p4, _ = plain(4)
+    for i, numbers in enumerate(([1, 1, 2, 2], [2, 2, 3, 3], [7, 7, 8, 8])):
+        np.savez(tmp_path / f"{i}.npz", p4=p4, event=numbers)
+    jets = read(str(tmp_path / "?.npz"), progress=False)
+    assert len(np.unique(jets.observables["event"])) == 6
+    np.savez(tmp_path / "3.npz", p4=p4, event=np.full(4, 2**63 - 1))
+    np.savez(tmp_path / "4.npz", p4=p4, event=np.full(4, 2**63 - 1))
+    with pytest.raises(ValueError, match="too large"):
+        read([tmp_path / "3.npz", tmp_path / "4.npz"], progress=False)
+
+
+def test_a_file_named_twice_is_read_once(toys, tmp_path):
+    link = tmp_path / "link.root"
+    link.symlink_to(toys["jetclass"])
+    with pytest.warns(UserWarning, match="same file"):
+        assert len(read([toys["jetclass"], link], progress=False)) == 20
+    copy = tmp_path / "copy.root"
+    copy.write_bytes(toys["jetclass"].read_bytes())
+    with pytest.warns(UserWarning, match="copies"):
+        assert len(read([toys["jetclass"], copy], progress=False)) == 40
+
+
+def test_unknown_truth_is_never_background(tmp_path):
+    data = uproot.open(toy_jetclass(tmp_path / "two.root", 12, True))["tree"].arrays()
+    assert (read(tmp_path / "two.root", progress=False).labels >= 0).all()
+    p4, _ = plain(4)
+    for bad in ([0, 0.5, 1, 1], [-1, 1, 1, -1], [[1, 1], [0, 1], [1, 0], [1, 0]]):
+        np.savez(tmp_path / "x.npz", p4=p4, labels=bad)
+        with pytest.raises(ValueError, match="label"):
+            read(tmp_path / "x.npz", progress=False)
+        assert (read(tmp_path / "x.npz", progress=False, label=2).labels == 2).all()
+    assert len(data) == 12
+    np.savez(tmp_path / "x.npz", p4=p4, labels=[0, 1, 2, 1])
+    assert len(read(tmp_path / "x.npz", keep_labels=1, progress=False)) == 2
+    with pytest.raises(ValueError, match="no labels"):
+        np.save(tmp_path / "x.npy", p4)
+        read(tmp_path / "x.npy", keep_labels=1, progress=False)
+
+
+def test_weights_are_read_where_formats_have_them(toys, tmp_path):
+    np.testing.assert_array_equal(read(toys["numpy"], progress=False).weight, np.linspace(0, 1, 20))
+    weight = ak.Array([[0.25], [-3.0]])
+    data = delphes(
+        ([[5], [5]], [[100.0], [90.0]]), [[5], [5]], [[1], [1]], **{"Event.Weight": weight}
+    )
+    jets = read(write_tree(tmp_path / "d.root", "Delphes", data), progress=False)
+    np.testing.assert_array_equal(jets.weight, [0.25, -3])
+    p4, _ = plain(3)
+    np.savez(tmp_path / "w.npz", p4=p4, weights=[1, np.nan, 2])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        flow = CutFlow()
+        read(tmp_path / "w.npz", cutflow=flow, progress=False)
+    assert flow.rows["jets", "weight finite"] == [2, 1]
+
+
+def test_undefined_ratios_are_those_of_one_prong(tmp_path):
+    jets = Jets.from_constituents([[[100.0, 60, 80, 0]]] * 3)
+    jets.observables |= {"tau21": np.float32([0, np.nan, 0.4]), "tau1": np.float32([0, 0, 1])}
+    jets.observables["tau2"] = np.float32([0, 0, 0.4])
+    back = read(jets.to_hdf5(tmp_path / "j.h5"), progress=False)
+    np.testing.assert_array_equal(back.observables["tau21"], np.float32([1, 1, 0.4]))
+
+
+def test_columns_that_not_all_files_hold(tmp_path):
+    p4, _ = plain(4)
+    np.savez(tmp_path / "a.npz", p4=p4, tau1=np.ones(4))
+    np.savez(tmp_path / "b.npz", p4=p4[::-1])
+    files = [tmp_path / "a.npz", tmp_path / "b.npz"]
+    for order in (files, files[::-1]):
+        with pytest.raises(KeyError, match="tau1.*missing='drop'"):
+            read(order, progress=False)
+        with pytest.warns(UserWarning, match="tau1"):
+            assert len(read(order, missing="drop", progress=False)) == 8
+        with pytest.warns(UserWarning, match="tau1"):
+            out = read_to(tmp_path / "o.h5", order, missing="drop", progress=False)
+        assert count_jets(out) == 8
+
+
+def test_empty_and_damaged_files_in_a_list(toys, tmp_path):
+    none, cut = tmp_path / "none.npz", tmp_path / "cut.npz"
+    p4, _ = plain(4)
+    np.savez(tmp_path / "a.npz", p4=p4)
+    np.savez(none, p4=p4[:0])
+    cut.write_bytes((tmp_path / "a.npz").read_bytes()[:-60])
+    with pytest.warns(UserWarning, match="none.npz is left out"):
+        assert len(read([tmp_path / "a.npz", none], progress=False)) == 4
+    with pytest.raises(ValueError, match="none.npz holds no jets"):
+        read([tmp_path / "a.npz", none], skip=None, progress=False)
+    with pytest.raises(ValueError, match="holds no jets"):
+        read(none, progress=False)
+    with pytest.raises(ValueError, match="cut.npz"):
+        read([tmp_path / "a.npz", cut], progress=False)
+    with pytest.warns(UserWarning, match="cut.npz is left out"):
+        assert len(read([tmp_path / "a.npz", cut], skip="damaged", progress=False)) == 4
+
+
+@pytest.mark.parametrize(
+    "head, word",
+    [
+        (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
+        (b"<LesHouchesEvents version='3.0'>", "shower it first"),
+        (b"\x1f\x8b\x08", "gunzip"),
+        (b"\n<!DOCTYPE html>", "web page"),
+        (b"PAR1", "Parquet"),
+        (b"HepMC::Version 3", "HepMC"),
+    ],
+)
+def test_files_that_are_something_else_are_called_so(tmp_path, head, word):
+    (tmp_path / "x.dat").write_bytes(head)
+    with pytest.raises(ValueError, match=word):
+        read(tmp_path / "x.dat", progress=False)
+
+
+def test_archives_addresses_and_limits(tmp_path):
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as z:
+        z.writestr("jets.root", b"root")
+    with zipfile.ZipFile(tmp_path / "x.pt", "w") as z:
+        z.writestr("x/data.pkl", b"")
+    for name, word in (("x.zip", "unzip"), ("x.pt", "PyTorch")):
+        with pytest.raises(ValueError, match=word):
+            read(tmp_path / name, progress=False)
+    for address in ("root://host//x.root", "https://host/x.h5", "s3://bucket/x.npz"):
+        with pytest.raises(ValueError, match="addresses are not read"):
+            read(address, progress=False)
+    p4, _ = plain(4)
+    np.savez(tmp_path / "x.npz", p4=p4, names=np.array(["E", "px"], object))
+    assert len(read(tmp_path / "x.npz", progress=False)) == 4
+    for wrong in (500, "500,700", [1], (700, 500), ["a", 1], True):
+        with pytest.raises(ValueError, match="pt = "):
+            read(tmp_path / "x.npz", pt=wrong, progress=False)
+    for wrong in (-3, 0, 1.5):
+        with pytest.raises(ValueError, match="size="):
+            read(tmp_path / "x.npz", size=wrong, progress=False)
+
+
+def test_central_nanoaod(toys, tmp_path):
+    "Version 15 has other names, and candidates that are weighted already."
+    with uproot.open(toys["pfnano"]) as f:
+        tree = f["Events"]
+        data = {k: tree[k].array() for k in tree.keys() if not k.endswith(("_n", "_size"))}
+    names = {"FatJetPFCands_jetIdx": "FatJetPFCand_jetIdx"}
+    names["FatJetPFCands_pFCandsIdx"] = "FatJetPFCand_pfCandIdx"
+    kept = ("PFCands_pt", "PFCands_eta", "PFCands_phi", "PFCands_mass", "PFCands_pdgId")
+    new = {
+        names.get(k, k.replace("PFCands_", "PFCand_")): v
+        for k, v in data.items()
+        if k in kept or not k.startswith("PFCands_")
+    }
+    new["genWeight"] = ak.Array(np.linspace(-1, 1, 20, dtype=np.float32))
+    path = write_tree(tmp_path / "nano.root", "Events", new)
+    jets, old = read(path, progress=False), read(toys["pfnano"], progress=False)
+    np.testing.assert_array_equal(jets.p4, old.p4)
+    np.testing.assert_allclose(
+        jets.weight, np.repeat(np.linspace(-1, 1, 20), 2), rtol=1e-6, atol=1e-7
+    )
+    with pytest.raises(ValueError, match="already"):
+        read(path, puppi=True, progress=False)
 
 
 def test_contents_of_everything_else():

@@ -87,7 +87,7 @@ def test_an_interrupt_is_one_traceback_and_the_script_ran_once(parent):
 
 def test_cards_are_dealt_out_in_turn():
     with Workers(3, devices=["4", "7"]) as pool:
-        found = lambda: sorted(dict(pool.map(eval, [WHO] * 6)).values())
-        while len(cards := found()) < 3:
-            pass
+        cards = []
+        while len(cards) < 3:
+            cards = sorted(dict(pool.map(eval, [WHO] * 6)).values())
         assert cards == ["4", "4", "7"]

@@ -66,6 +66,7 @@ def _no_main():
         sys.modules["__main__"] = main
 
 # %% ../../nbs/core/workers.ipynb #c011s1
+#| code-fold: true
 class Workers(ProcessPoolExecutor):
     "Processes that import no script, see one graphics card each, and end with their parent. Raises `ValueError`."
 
@@ -89,7 +90,7 @@ class Workers(ProcessPoolExecutor):
         super().__init__(n, context, here._begin, (threads, cards))
 
     def submit(self, function, /, *args, **kwargs):  # as of any executor
-        "Have a worker call a function, which it must be able to import. Raises `ValueError` for one of a script or notebook."
+        "Have a worker call a function that it can import. Raises `ValueError` for one of a script or notebook."
         if getattr(function, "__module__", None) == "__main__":
             raise ValueError(
                 f"{function.__qualname__} is defined in a script or notebook, "

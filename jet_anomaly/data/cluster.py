@@ -56,6 +56,7 @@ def _stdout_to_stderr():
         os.close(out)
 
 # %% ../../nbs/data/cluster.ipynb #c013
+#| code-fold: true
 def _momenta(p4, counts):
     "Flat four-vectors as awkward lists that fastjet reads."
     import awkward as ak
@@ -89,6 +90,7 @@ def cluster(
     return p[order], event, rank, ak.to_numpy(ak.flatten(members)), ak.to_numpy(ak.num(members))
 
 # %% ../../nbs/data/cluster.ipynb #c024
+#| code-fold: true
 def substructure(
     p4,  # (constituents, 4): E, px, py, pz in GeV, jet after jet
     counts,  # (jets,): constituents of each

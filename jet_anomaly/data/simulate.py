@@ -8,6 +8,7 @@ __all__ = ['RECIPE', 'FEATURES', 'BATCH', 'FIRST', 'SMALL', 'LARGE', 'TEST_SETS'
            'process_names']
 
 # %% ../../nbs/data/simulate.ipynb #c003
+#| code-fold: true
 import hashlib
 import importlib
 import json
@@ -43,6 +44,7 @@ from .sample import packaged_jets, packaged_processes, packaged_settings
 from ..jet.jets import Jets, JetWriter, concatenate, count_jets, kinematic_observables
 
 # %% ../../nbs/data/simulate.ipynb #c009
+#| code-fold: true
 _all_ = ["process_names"]
 RECIPE = 1  # raise it when the same settings would give other jets: the cache then starts anew
 
@@ -196,6 +198,7 @@ def n_shards(
     return next(i for i, total in enumerate(accumulate(map(shard_size, count())), 1) if total >= n)
 
 # %% ../../nbs/data/simulate.ipynb #c020
+#| code-fold: true
 def make_shard(
     sample,  # `Sample`
     shard,  # 0, 1, …
@@ -319,6 +322,7 @@ def _sweep(folder):
             part.unlink(missing_ok=True)
 
 # %% ../../nbs/data/simulate.ipynb #c027
+#| code-fold: true
 def cache_folder() -> Path:
     "Where simulated jets are kept: JET_ANOMALY_CACHE, or the user's cache."
     import pooch
@@ -403,7 +407,8 @@ def simulate(
 ) -> Jets:
     """Simulated jets: Pythia 8, a CMS-like detector, FastJet. The first jets of a sample do not depend on `n`.
 
-    Raises `ValueError` for what makes no sense, `ImportError` where a generator is missing and neither cache nor package holds such jets, `OSError` when the disk is full.
+    Raises `ValueError` for what makes no sense, `OSError` when the disk is full,
+    `ImportError` where a generator is missing and neither cache nor package holds such jets.
     """
     settings = dict(
         seed=seed, mass=mass, pt=pt, radius=radius, preset=preset, n_constituents=n_constituents

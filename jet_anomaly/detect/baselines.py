@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from .detector import Detector, blocks, register
+from .detector import Detector, blocks, event_weights, register
 from ..represent.scale import Representation, ScaledFourVectors
 from ..train.loop import History, Step
 
@@ -104,6 +104,7 @@ class PCAConfig:
     pt_scaling: bool = False  # divide by the jet's transverse momentum
 
 # %% ../../nbs/detect/baselines.ipynb #c014s1
+#| code-fold: true
 @register("pca")
 class PCA(Detector):
     "Squared distance to the hyperplane of largest variance."
@@ -124,7 +125,9 @@ class PCA(Detector):
         n, total, square = 0, 0, 0
         for part in blocks(jets):
             x = self.columns(part)[0].double()
-            n, total, square = n + len(x), total + x.sum(0), square + x.T @ x
+            w = torch.ones(len(x)) if part.weight is None else torch.from_numpy(part.weight)
+            w = w.to(x)
+            n, total, square = n + w.sum(), total + w @ x, square + (x.T * w) @ x
         mean = total / n
         variance, directions = torch.linalg.eigh(square / n - torch.outer(mean, mean))
         self.mean.copy_(mean)
@@ -160,6 +163,7 @@ def expected_depth(n):
     return np.where(n > 2, c, (n == 2) * 1.0)
 
 # %% ../../nbs/detect/baselines.ipynb #c019
+#| code-fold: true
 def _arrays(forest):
     "The trees of a fitted forest: feature, threshold, left and right child, depth + c(leaf size), each (trees, nodes)."
     trees = [t.tree_ for t in forest.estimators_]
@@ -193,6 +197,7 @@ def _arrays(forest):
     }
 
 # %% ../../nbs/detect/baselines.ipynb #c020
+#| code-fold: true
 @register("isolation_forest")
 class IsolationForest(Detector):
     "How few random cuts isolate a jet in the space of its observables."
@@ -214,7 +219,11 @@ class IsolationForest(Detector):
     def learn(self, jets, validation, trainer):
         from sklearn.ensemble import IsolationForest
 
-        (x,) = self.columns(jets)
+        (x,) = self.columns(jets, "cpu")
+        weights = event_weights(jets)
+        if weights is not None:  # a tree's sample is drawn at random: draw by weight
+            rng = np.random.default_rng(trainer.seed)
+            x = x[rng.choice(len(x), len(x), p=weights / weights.sum())]
         self.sample = min(self.config.sample, len(x))
         forest = IsolationForest(
             n_estimators=self.config.trees, max_samples=self.sample, random_state=trainer.seed

@@ -49,15 +49,13 @@ def configure(
 
 
 def _like(value, default, name):
-    if isinstance(default, tuple) and isinstance(value, (list, tuple)):
+    if isinstance(default, tuple) and isinstance(value, (list, tuple)) and None not in value:
         return tuple(_like(v, default[0], name) for v in value) if default else tuple(value)
     if isinstance(default, bool) or isinstance(value, bool):
         ok = isinstance(value, bool) and isinstance(default, (bool, type(None)))
     elif isinstance(default, float):
-        ok, value = (
-            isinstance(value, (int, float)),
-            float(value) if isinstance(value, (int, float)) else value,
-        )
+        ok = isinstance(value, (int, float)) and abs(value) < np.inf  # false for NaN, too
+        value = float(value) if ok else value
     else:
         ok = default is None or value is None or callable(value) or isinstance(value, type(default))
     if not ok:
@@ -67,6 +65,7 @@ def _like(value, default, name):
     return value
 
 # %% ../../nbs/detect/detector.ipynb #c010
+#| code-fold: true
 class Detector(nn.Module):
     """An anomaly detector: fitted on background jets, it gives any jet a score, higher for stranger ones.
 
@@ -123,6 +122,7 @@ def make_detector(
     return cls(configure(cls.Config, options))
 
 # %% ../../nbs/detect/detector.ipynb #c015
+#| code-fold: true
 def blocks(
     jets,  # `Jets`, or the path of a file of jets
     size=20_000,  # jets per block
@@ -226,6 +226,7 @@ def weighted_mean(
     values,  # (jets,)
     weight=None,  # (jets,), of mean one over the training sample
 ):  # scalar
+    "Mean over jets, with event weights where there are any."
     return values.mean() if weight is None else (weight * values).mean()
 
 # %% ../../nbs/detect/detector.ipynb #c018
@@ -307,6 +308,7 @@ def initialise(
             mine.copy_(new)
 
 # %% ../../nbs/detect/detector.ipynb #c022
+#| code-fold: true
 @patch
 def fit(
     self: Detector,
@@ -322,6 +324,7 @@ def fit(
     Raises `ValueError` for an empty sample or negative weights, `KeyError` for missing features.
     """
     trainer, first = Trainer(**(self.recipe | settings)), next(iter(blocks(jets, 100_000)))
+    pick_device(trainer.device)
     before, self.background = self.device, None
     weights = [None if j is None else event_weights(j) for j in (jets, validation)]
     self.has_weights = any(w is not None for w in weights)
@@ -347,6 +350,7 @@ def fit(
     return self.history
 
 # %% ../../nbs/detect/detector.ipynb #w003
+#| code-fold: true
 def _enough(jets, weights):
     "Are these jets as many as a `Background` needs?"
     if weights is not None:
@@ -381,6 +385,7 @@ def _identify(self: Detector, trainer, jets, first, weights):
     }
 
 # %% ../../nbs/detect/detector.ipynb #c024
+#| code-fold: true
 def pick_device(
     device="auto",  # "auto", "cpu", "cuda", "mps", or a `torch.device`
 ) -> torch.device:
@@ -436,7 +441,8 @@ def compute(
     with self.placed(device):
         return _joined([self._computed(function, part) for part in blocks(jets, batch_size)])
 
-# %% ../../nbs/detect/detector.ipynb #c024s0
+# %% ../../nbs/detect/detector.ipynb #c024s0a
+#| code-fold: true
 @patch
 def scores(
     self: Detector,
@@ -475,7 +481,7 @@ def scores(
         warnings.warn(message, OutsideWindow, stacklevel=2)
     return _joined(parts)
 
-
+# %% ../../nbs/detect/detector.ipynb #c024s0
 @patch
 def outside(
     self: Detector,
@@ -503,7 +509,7 @@ def anomaly_score(
         )
     return made[score]
 
-# %% ../../nbs/detect/detector.ipynb #w005
+# %% ../../nbs/detect/detector.ipynb #w005a
 @patch
 def calibrate(
     self: Detector,
@@ -535,7 +541,7 @@ def calibration(
         )
     return self.background.calibration(score or self.score)
 
-
+# %% ../../nbs/detect/detector.ipynb #w005
 @patch
 def p_value(
     self: Detector,
@@ -583,7 +589,7 @@ def load_detector(
     except Exception as e:
         raise ValueError(
             f"{folder} does not hold a {name} of this version of jet_anomaly (it was written by "
-            f"{said.get('library')!r}): {e} Train it again, or load it with that version."
+            f"{said.get('library')!r}): {' '.join(str(e).split())} Train it again, or load it with that version."
         ) from e
     detector.score, detector.provenance = said["score"], said["provenance"]
     detector.window, detector.history = said["window"], saved.history

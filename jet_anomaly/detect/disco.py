@@ -9,6 +9,7 @@ __all__ = ['VAE', 'DisCo', 'DiscoVAEConfig', 'DiscoVAE']
 from dataclasses import dataclass
 
 import torch
+from fastcore.basics import patch
 
 from .detector import Penalty, detector_class, observable, register
 from ..evaluate.distance import distance_correlation
@@ -18,7 +19,7 @@ from ..train.schedules import schedule, settled
 class DisCo(Penalty):
     "λ times the distance correlation between a term of the loss and an observable of the jets (arXiv:2001.05310)."
 
-    name = "disco"
+    name, weighs = "disco", True
 
     def __init__(
         self,
@@ -32,15 +33,9 @@ class DisCo(Penalty):
         super().__init__()
         if weight < 0 or batch < 0:
             raise ValueError(f"weight={weight} and batch={batch} must not be negative.")
-        self.observable, self.weight, self.term, self.ramp, self.batch, self.squared = (
-            observable,
-            weight,
-            term,
-            ramp,
-            batch,
-            squared,
-        )
-        self.register_buffer("memory", torch.zeros(2, 0), persistent=False)
+        self.observable, self.weight, self.term = observable, weight, term
+        self.ramp, self.batch, self.squared = ramp, batch, squared
+        self.register_buffer("memory", torch.zeros(3, 0), persistent=False)
         schedule(ramp)
 
     def extra_repr(self):
@@ -52,27 +47,31 @@ class DisCo(Penalty):
     def columns(self, detector, jets, training=True):
         return (torch.from_numpy(observable(jets, self.observable)),)
 
-    def forward(self, detector, per_jet, columns, step):
-        weight = self.weight * schedule(self.ramp)(step.epoch)
-        x, y = self.gather(per_jet[self.term].float(), columns[0], step.training)
-        return weight * distance_correlation(x, y, squared=self.squared).mean()
+# %% ../../nbs/detect/disco.ipynb #c018s1
+@patch
+def forward(self: DisCo, detector, per_jet, columns, step, weights=None):
+    weight, x = self.weight * schedule(self.ramp)(step.epoch), per_jet[self.term].float()
+    w = torch.ones_like(x) if weights is None else weights
+    x, y, w = self.gather(x, columns[0].to(x), w, step.training)
+    w = None if weights is None else w
+    return weight * distance_correlation(x, y, w, squared=self.squared).mean()
 
-    def gather(self, x, y, training):  # → each (parts, jets in the term)
-        "The jets of the term: parts of the batch, or the batch and those before it."
-        n = len(x)
-        if not self.batch or n == self.batch or (n < self.batch and not training):
-            return x[None], y[None]
-        if n > self.batch:
-            return (
-                v[: n // self.batch * self.batch].unflatten(0, (-1, self.batch)) for v in (x, y)
-            )
-        old = self.memory
-        self.memory = torch.cat([torch.stack([x.detach(), y.to(x.dtype)]), old], 1)[
-            :, : self.batch - n
-        ]
-        share = (n + old.shape[1]) / n  # each jet's pull is 1/jets; only the new ones can move
-        x = share * x - (share - 1) * x.detach()
-        return torch.cat([x, old[0]])[None], torch.cat([y, old[1]])[None]
+
+@patch
+def gather(self: DisCo, x, y, w, training):  # → each (parts, jets in the term)
+    "The jets of the term: parts of the batch, or the batch and those before it."
+    n = len(x)
+    if not self.batch or n == self.batch or (n < self.batch and not training):
+        return x[None], y[None], w[None]
+    if n > self.batch:
+        whole = n // self.batch * self.batch
+        return (v[:whole].unflatten(0, (-1, self.batch)) for v in (x, y, w))
+    old = self.memory
+    now = torch.stack([x.detach(), y, w])
+    self.memory = torch.cat([now, old], 1)[:, : self.batch - n]
+    share = (n + old.shape[1]) / n  # each jet's pull is 1/jets; only the new ones can move
+    x = share * x - (share - 1) * x.detach()
+    return (torch.cat([new, before])[None] for new, before in zip((x, y, w), old))
 
 # %% ../../nbs/detect/disco.ipynb #c021
 VAE = detector_class("vae")

@@ -11,7 +11,14 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from .detector import Penalty, blocks, detector_class, observable, register
+from jet_anomaly.detect.detector import (
+    Penalty,
+    blocks,
+    detector_class,
+    event_weights,
+    observable,
+    register,
+)
 from ..jet.decays import pseudo_decays
 from ..train.schedules import schedule, settled
 
@@ -21,45 +28,53 @@ def exposure_loss(
     outside,  # the same for outliers
     form="margin",  # "margin": relu(inside − outside + margin); "sigmoid": −sigmoid(outside − inside)
     margin=1.0,  # by how much outliers shall have more
+    weights=None,  # (jets,) of mean one
 ):  # scalar
     "What falls when outliers get more of a term than the background does (arXiv:2007.01850, section 5). Raises `ValueError` for an unknown form."
     if form == "margin":
-        return torch.relu(inside - outside + margin).mean()
-    if form == "sigmoid":
-        return -torch.sigmoid(outside - inside).mean()
-    raise ValueError(f"form={form!r}; expected 'margin' or 'sigmoid'.")
+        loss = torch.relu(inside - outside + margin)
+    elif form == "sigmoid":
+        loss = -torch.sigmoid(outside - inside)
+    else:
+        raise ValueError(f"form={form!r}; expected 'margin' or 'sigmoid'.")
+    return (
+        loss.mean() if weights is None else (weights * loss.reshape(len(loss), -1).mean(1)).mean()
+    )
 
-# %% ../../nbs/detect/exposure.ipynb #c011
+# %% ../../nbs/detect/exposure.ipynb #c011a
 def histogram_weights(
     target,  # (jets,) say masses of the background
     source,  # (outliers,) masses of what shall look like it
     bins=40,  # equally populated bins of the target
+    weights=None,  # (jets,) of the background
 ):  # (outliers,) mean 1
     "Weights that give the source the histogram of the target. Raises `ValueError` when they do not overlap."
     edges = np.unique(np.quantile(target, np.linspace(0, 1, bins + 1)))[1:-1]
     where = np.searchsorted(edges, source)
     inside = (source >= np.min(target)) & (source <= np.max(target))
-    wanted = np.bincount(np.searchsorted(edges, target), minlength=len(edges) + 1)
+    wanted = np.bincount(np.searchsorted(edges, target), weights, minlength=len(edges) + 1)
     have = np.bincount(where, inside, minlength=len(edges) + 1)
     return _normalised(np.where(inside, wanted[where] / np.maximum(have[where], 1), 0))
 
-
+# %% ../../nbs/detect/exposure.ipynb #c011
 def boosted_weights(
     target,  # (jets,) or (jets, observables)
     source,  # (outliers,) or (outliers, observables)
     seed=0,  # of the trees
+    weights=None,  # (jets,) of the background
 ):  # (outliers,) mean 1
     "Weights from a gradient-boosted classifier that tells the two apart: its odds are the ratio of densities. No bins, any number of observables."
     from sklearn.ensemble import HistGradientBoostingClassifier
 
     a, b = (np.reshape(v, (len(v), -1)) for v in (target, source))
+    own = np.ones(len(a)) if weights is None else weights
     trees = HistGradientBoostingClassifier(
         max_iter=100, learning_rate=0.1, max_leaf_nodes=8, random_state=seed
     )
     trees.fit(
         np.concatenate([a, b]),
         np.r_[np.ones(len(a)), np.zeros(len(b))],
-        sample_weight=np.r_[np.full(len(a), 1 / len(a)), np.full(len(b), 1 / len(b))],
+        sample_weight=np.r_[own / own.sum(), np.full(len(b), 1 / len(b))],
     )
     p = trees.predict_proba(b)[:, 1].clip(1e-6, 1 - 1e-6)
     return _normalised(p / (1 - p))
@@ -72,16 +87,17 @@ def _normalised(w):
 
 # %% ../../nbs/detect/exposure.ipynb #c014
 WEIGHTS = {
-    "none": lambda target, source: np.ones(len(source)),
+    "none": lambda target, source, weights=None: np.ones(len(source)),
     "histogram": histogram_weights,
     "boosting": boosted_weights,
 }
 
 # %% ../../nbs/detect/exposure.ipynb #c014s1
+#| code-fold: true
 class OutlierExposure(Penalty):
     "λ times how little a term of the loss tells outliers from background (arXiv:1812.04606, 2007.01850)."
 
-    name = "exposure"
+    name, weighs = "exposure", True
     draws = 16  # of an outlier for each jet; epochs take turns
 
     def __init__(
@@ -159,7 +175,7 @@ class OutlierExposure(Penalty):
             self.register_buffer(self.part(training, i), t, persistent=False)
         self.width = i + 1
         target, source = observable(jets, self.observable), observable(outliers, self.observable)
-        w = WEIGHTS[self.match](target, source)
+        w = WEIGHTS[self.match](target, source, weights=event_weights(jets))
         drawn = np.random.default_rng(self.seed + 1).choice(
             len(w), (len(target), self.draws if training else 1), p=w / w.sum()
         )
@@ -169,7 +185,7 @@ class OutlierExposure(Penalty):
     def part(training, i):
         return f"{'train' if training else 'valid'}_{i}"
 
-    def forward(self, detector, per_jet, columns, step):
+    def forward(self, detector, per_jet, columns, step, weights=None):
         weight, drawn = self.weight * schedule(self.ramp)(step.epoch), columns[0]
         rows = drawn[:, step.epoch % drawn.shape[1]]
         outside = detector.terms(
@@ -179,7 +195,7 @@ class OutlierExposure(Penalty):
             step=step,
         )
         return weight * exposure_loss(
-            per_jet[self.term], outside[self.term], self.form, self.margin
+            per_jet[self.term], outside[self.term], self.form, self.margin, weights
         )
 
 # %% ../../nbs/detect/exposure.ipynb #c016
@@ -198,6 +214,7 @@ class OEVAEConfig(VAE.Config):
     match: str = "histogram"  # of the outliers' mass spectrum to the background's
 
 # %% ../../nbs/detect/exposure.ipynb #c016s1
+#| code-fold: true
 @register("oe_vae")
 class OEVAE(VAE):
     "β-VAE with outlier exposure (arXiv:2007.01850)."

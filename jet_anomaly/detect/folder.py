@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch.nn.modules import module as hooks
@@ -21,7 +22,7 @@ from ..core.files import atomic_path
 from .background import Background
 from ..train.loop import History
 
-# %% ../../nbs/detect/folder.ipynb #f006
+# %% ../../nbs/detect/folder.ipynb #f006a
 FORMAT = 2  # 1 was that of version 0.1.0, which did not say so
 CONFIG, WEIGHTS, BACKGROUND = "config.json", "weights.safetensors", "background.safetensors"
 
@@ -33,7 +34,7 @@ def digest(
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
-
+# %% ../../nbs/detect/folder.ipynb #f006
 def write_folder(
     folder,  # made when it is not there
     tensors,  # name → tensor
@@ -65,6 +66,7 @@ def write_folder(
     return folder
 
 # %% ../../nbs/detect/folder.ipynb #f008
+#| code-fold: true
 class Saved(NamedTuple):
     "What a detector's folder holds."
 
@@ -97,13 +99,17 @@ def _said(path):
         )
     window = said.setdefault("window", {})
     if not isinstance(window, dict) or not all(
-        isinstance(v, list) and len(v) == 2 and all(type(x) in (int, float) for x in v)
+        isinstance(v, list)
+        and len(v) == 2
+        and all(type(x) in (int, float) for x in v)
+        and -np.inf < v[0] <= v[1] < np.inf
         for v in window.values()
     ):
         raise ValueError(f"{path} is damaged: expected 'window', name → [low, high].")
     return said
 
 # %% ../../nbs/detect/folder.ipynb #f009
+#| code-fold: true
 def _tensors(path, expected):
     "The tensors of a file with that digest, all finite."
     if digest(path) != expected:
@@ -144,6 +150,7 @@ def read_folder(
     return Saved(said, tensors, background, history)
 
 # %% ../../nbs/detect/folder.ipynb #f012
+#| code-fold: true
 @contextmanager
 def no_larger_than(
     tensors,  # name → tensor, of the file of weights

@@ -42,6 +42,7 @@ def own_detectors() -> dict:  # name → module
     return found
 
 # %% ../../nbs/detect/registry.ipynb #r011
+#| code-fold: true
 def detector_names() -> list:  # sorted
     "The names of all detectors: of this library, of other packages, and those registered in this session."
     return sorted({*own_detectors(), *REGISTRY, *entry_points(group=GROUP).names})

@@ -34,13 +34,18 @@ def high_level(
     return {n: np.asarray(have[n], np.float32) for n in HLVS}
 
 # %% ../../nbs/detect/tables.ipynb #c009
+#| code-fold: true
 def write_processed(
     path,  # HDF5 file to write
     jets,  # `Jets`, or the path of a file of jets
     n_constituents=20,  # longest sequence
     jets_per_event=0,  # keep this many leading jets of each event, 0 for all
 ) -> int:  # jets written
-    "Write Algorithm 1's sequences (arXiv:2105.09274): `constituents` (share of pT, η, φ), `length`, `4vec` (pT, η, φ, mass), `hlvs`, and `event`, `rank`, `labels` where known."
+    """Write Algorithm 1's sequences (arXiv:2105.09274).
+
+    `constituents` (share of pT, η, φ), `length`, `4vec` (pT, η, φ, mass), `hlvs`,
+    and `event`, `rank`, `labels` where known.
+    """
     sequences, at = AlignedSequences(n_constituents), 0
     if jets_per_event:
         jets = leading(jets, jets_per_event)

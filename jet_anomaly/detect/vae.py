@@ -23,6 +23,7 @@ class DenseConfig:
     pt_scaling: bool = False  # divide by the jet's transverse momentum first
 
 # %% ../../nbs/detect/vae.ipynb #c008s1
+#| code-fold: true
 @register("dense_ae")
 class DenseAE(Detector):
     "Fully connected autoencoder on scaled four-vectors."

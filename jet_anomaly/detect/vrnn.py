@@ -17,7 +17,7 @@ from .exposure import OutlierExposure
 from ..jet.events import leading
 from ..represent.sequences import AlignedSequences
 from ..train.loop import Step
-from ..train.native import RecurrentVAE
+from ..train.recurrence import RecurrentVAE
 
 # %% ../../nbs/detect/vrnn.ipynb #c009
 WEIGHTINGS = "length", "all", "none"
@@ -109,6 +109,7 @@ class VRNNConfig:
     margin: float = 0.2  # by how much
 
 # %% ../../nbs/detect/vrnn.ipynb #c014
+#| code-fold: true
 @register("vrnn")
 class VRNN(Detector):
     "Variational recurrent network on sequences of constituents (arXiv:2105.09274)."

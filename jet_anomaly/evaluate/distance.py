@@ -94,7 +94,7 @@ def distance_correlation(
     weights=None,  # (jets,) not negative
     squared=False,  # leave the root out; its gradient has no limit where x and y are independent
 ):  # between 0 and 1; 0 where one of the two is constant
-    "Distance correlation over the last axis (Székely et al. 2007, V-statistic), exact. Raises `ValueError` for shapes that differ."
+    "Distance correlation over the last axis (Székely et al. 2007, V-statistic), exact. Raises `ValueError`."
     if not any(isinstance(v, torch.Tensor) for v in (x, y, weights)):
         return float(distance_correlation(*_checked(x, y, weights), squared))
     x, y = (torch.as_tensor(v) for v in (x, y))

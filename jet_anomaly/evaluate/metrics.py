@@ -16,6 +16,7 @@ import numpy as np
 from fastcore.basics import patch
 
 # %% ../../nbs/evaluate/metrics.ipynb #c008
+#| code-fold: true
 def _numpy(x):
     return x.detach().cpu().numpy() if hasattr(x, "detach") else x
 
@@ -24,7 +25,7 @@ def by_label(
     labels,  # (jets,) 0 for background, 1, 2, … for signal; or true for signal
     *arrays,  # each (jets,): scores, weights, masses …
 ):
-    "Background and signal of each array in turn: `auc(*by_label(labels, scores))`. Raises `ValueError` for labels that are no classes."
+    "Background and signal of each array: `auc(*by_label(labels, scores))`. Raises `ValueError` for others."
     labels = _classes(labels)
     arrays = [np.asarray(_numpy(a)) for a in arrays]
     for a in arrays:
@@ -82,6 +83,7 @@ def _tensors(result, like):
     return result
 
 # %% ../../nbs/evaluate/metrics.ipynb #c012
+#| code-fold: true
 def _column(x, what):
     x = np.asarray(_numpy(x))
     if x.ndim != 1 or not len(x):
@@ -214,7 +216,7 @@ def effective_size(
 
 @dataclass(frozen=True, eq=False)
 class Roc:
-    "A receiver operating characteristic, thresholds falling; unpacks like scikit-learn's `roc_curve` into three arrays."
+    "A receiver operating characteristic, thresholds falling; unpacks into three arrays as scikit-learn's does."
 
     background: np.ndarray  # (points,) efficiency of the background, from 0 to 1
     signal: np.ndarray  # (points,) efficiency of the signal, from 0 to 1
@@ -251,7 +253,7 @@ def auc(background, signal=None, weights_background=None, weights_signal=None) -
     c = roc(background, signal, weights_background, weights_signal)
     return float(np.trapezoid(_numpy(c.signal), _numpy(c.background)))
 
-# %% ../../nbs/evaluate/metrics.ipynb #c031
+# %% ../../nbs/evaluate/metrics.ipynb #c031a
 def _interpolate(at, x, y, side):
     "y at x = `at` on a rising staircase; of a vertical piece the beginning (`side` 'left') or the end ('right')."
     at = np.asarray(at, np.float64)
@@ -267,12 +269,13 @@ def _falls(curve):
     "The curve, when its efficiencies fall with the threshold."
     if curve.signed:
         raise ValueError(
-            "Some weights are negative, so an efficiency does not belong to one threshold: they must be not negative here. "
+            "Some weights are negative, so an efficiency does not belong to one threshold: "
+            "they must be not negative here. "
             "Use the AUC, or cancel negative weights against their neighbours first."
         )
     return curve
 
-
+# %% ../../nbs/evaluate/metrics.ipynb #c031
 def rejection(
     background,
     signal=None,
@@ -280,7 +283,7 @@ def rejection(
     weights_signal=None,
     at=0.3,  # signal efficiency, a number or an array
 ):
-    "Background rejection 1/ε_B at a signal efficiency; a lower limit where it is the effective number of background jets."
+    "Background rejection 1/ε_B at a signal efficiency; where it is the number of background jets, a lower limit."
     c = _falls(roc(background, signal, weights_background, weights_signal))
     e = _interpolate(at, _numpy(c.signal), _numpy(c.background), "left")
     return (1 / np.maximum(e, 1 / c.effective_background))[()]
@@ -298,6 +301,7 @@ def efficiency_at(
     return _interpolate(at, _numpy(c.background), _numpy(c.signal), "right")[()]
 
 # %% ../../nbs/evaluate/metrics.ipynb #c036
+#| code-fold: true
 SIC_EVENTS = 10  # effective background jets that must pass for a point of the SIC to count
 
 
@@ -340,6 +344,7 @@ def sic_efficiency(
     return float(s[improvement.argmax()])
 
 # %% ../../nbs/evaluate/metrics.ipynb #sum1
+#| code-fold: true
 EFFICIENCIES = 0.2, 0.3, 0.5  # of the signal, where the rejection is quoted
 BACKGROUNDS = 1e-2, 1e-3, 1e-4  # efficiencies of the background, where that of the signal is quoted
 
@@ -466,7 +471,8 @@ def paired_bootstrap(
     sweeps = [Sweep(*scores, weights_background, weights_signal) for scores in (first, second)]
     if sweeps[0].sizes != sweeps[1].sizes:
         raise ValueError(
-            f"The two scores are of {sweeps[0].sizes} and {sweeps[1].sizes} jets; a paired comparison needs the same jets."
+            f"The two scores are of {sweeps[0].sizes} and {sweeps[1].sizes} jets; "
+            "a paired comparison needs the same jets."
         )
     values = [metric(s.roc(), **options) for s in sweeps]
     drawn = [replicas(metric, s, n=n, seed=seed, **options) for s in sweeps]
@@ -514,6 +520,7 @@ def _bin(x, edges):
     )
 
 # %% ../../nbs/evaluate/metrics.ipynb #c055
+#| code-fold: true
 @on_arrays
 def match_spectrum(
     reference,  # (jets,) the spectrum to follow, say the pT of the background in GeV

@@ -82,6 +82,7 @@ def gain(b, beaten) -> str:
     return "{:+.3f} [{:+.3f}, {:+.3f}]".format(*b) + (" ✓" if beaten else "")
 
 # %% ../../nbs/evaluate/pages.ipynb #pg10
+#| code-fold: true
 CSS = """
 :root{color-scheme:light dark}
 body{font:16px/1.5 system-ui,sans-serif;max-width:70rem;margin:auto;padding:1rem}

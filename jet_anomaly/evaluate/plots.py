@@ -286,6 +286,7 @@ def training_curves(
     ax.legend()
 
 # %% ../../nbs/evaluate/plots.ipynb #c036
+#| code-fold: true
 def jet_images(
     images,  # name → (pixels, pixels) average image, rows φ, columns η
     extent=None,  # (η low, η high, φ low, φ high)

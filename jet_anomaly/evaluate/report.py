@@ -15,6 +15,7 @@ from .metrics import BACKGROUNDS, EFFICIENCIES, SIC_EVENTS, Sweep
 from .results import _has, evaluate, matched, score_of
 
 # %% ../../nbs/evaluate/report.ipynb #c025
+#| code-fold: true
 def _metrics_table(results):
     head = [
         "signal",

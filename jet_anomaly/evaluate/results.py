@@ -68,7 +68,7 @@ class Sample:
     def __len__(self):
         return len(next(iter(self.scores.values())))
 
-# %% ../../nbs/evaluate/results.ipynb #rs10
+# %% ../../nbs/evaluate/results.ipynb #rs10a
 TWINS = "mass", "n_constituents", "-tau21", "-tau32", "-d2"
 UNDEFINED = {"tau21": 1.0, "tau32": 1.0, "tau43": 1.0, "d2": 1000.0}
 
@@ -88,7 +88,7 @@ def score_of(
     lowest = value[known].min() if known.any() else 0.0
     return np.where(known, value, lowest)
 
-
+# %% ../../nbs/evaluate/results.ipynb #rs10
 def _observable(observables, name):
     "An observable as float64, NaN where it is undefined and nothing is agreed upon."
     ratio = len(name) == 5 and name.startswith("tau") and name[3:].isdigit()
@@ -219,6 +219,7 @@ def matched(
     return w, {"spectrum": by, "bins": bins, "statement": text, "effective_jets": effective}
 
 # %% ../../nbs/evaluate/results.ipynb #rs24
+#| code-fold: true
 @dataclass(eq=False)
 class _Comparison:
     "Samples to compare, and how."
@@ -257,6 +258,7 @@ class _Comparison:
         return {"signals": signals} | self.sculpting(name)
 
 # %% ../../nbs/evaluate/results.ipynb #rs25
+#| code-fold: true
 def evaluate(
     background,  # `Sample`
     signals,  # name → `Sample`
@@ -291,6 +293,7 @@ def evaluate(
     return results | {"notes": list(_notes(results, [t for t in twins if t not in shown]))}
 
 # %% ../../nbs/evaluate/results.ipynb #rs26
+#| code-fold: true
 def _decorrelated(c, score):
     "The same score as a rank among background jets of similar mass (cross-fitted), with its loss in AUC."
     if not all("mass" in s.observables for s in c.samples) or len(c.background) < 400:

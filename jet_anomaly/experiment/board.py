@@ -38,6 +38,7 @@ from .trials import NOT_AVAILABLE
 from ..jet.jets import Jets
 
 # %% ../../nbs/experiment/board.ipynb #c009
+#| code-fold: true
 MATCHED = "auc", "auc_unmatched", "auc_at_one_mass"
 
 
@@ -74,6 +75,7 @@ def _banded(values, drawn):
     return [float(x) for x in band(np.median(values, 0), drawn.reshape(-1, *values.shape[1:]))]
 
 # %% ../../nbs/experiment/board.ipynb #c010
+#| code-fold: true
 def _gain(mine, twin):
     "Difference to the twin, replica by replica on the same jets: its band, and whether it is above zero."
     (v, d), (tv, td) = mine, twin
@@ -161,6 +163,7 @@ def _signals(trial):
     return {k for k in names if ":" not in k}
 
 # %% ../../nbs/experiment/board.ipynb #c013
+#| code-fold: true
 @dataclass
 class Board:
     "Rows of a comparison, one for each direction, entry and signal."
@@ -197,7 +200,7 @@ class Board:
             )
         return found[0]
 
-# %% ../../nbs/experiment/board.ipynb #c013s0
+# %% ../../nbs/experiment/board.ipynb #c013s0a
 def judge(
     trials,  # of `compare`
     test,  # name → the test jets of that comparison, or paths of their files
@@ -229,7 +232,7 @@ def _missing(direction, label, trials):
         "reason": "; ".join(reasons),
     }
 
-
+# %% ../../nbs/experiment/board.ipynb #c013s0
 def _observables(name, jets):
     parts = Jets.blocks(jets, 50_000) if isinstance(jets, (str, Path)) else [jets]
     columns = [
@@ -306,6 +309,7 @@ def table(
     return pages.table(head, lines, *noise)
 
 # %% ../../nbs/experiment/board.ipynb #c022
+#| code-fold: true
 @styled
 def front(
     board,  # `Board`
@@ -346,6 +350,7 @@ def front(
     )
 
 # %% ../../nbs/experiment/board.ipynb #c024
+#| code-fold: true
 @patch
 def ranking(
     self: Board,

@@ -96,6 +96,7 @@ def surprise(
 HOW = {"mean": lambda s: s.mean(0), "best": lambda s: s.max(0)}
 
 # %% ../../nbs/experiment/ensemble.ipynb #c014s1
+#| code-fold: true
 def ensemble(
     trials,  # of `compare`
     direction,  # trained on
@@ -161,7 +162,8 @@ def different(
     keep = [i for i, l in enumerate(labels) if among is None or l in among]
     if len(keep) < n or n < 2:
         raise ValueError(
-            f"{n} different entries among {[labels[i] for i in keep]}: expected at least two, and no more than there are."
+            f"{n} different entries among {[labels[i] for i in keep]}: "
+            "expected at least two, and no more than there are."
         )
     matrix = np.abs(matrix[np.ix_(keep, keep)]) + 2 * np.eye(len(keep))
     chosen = list(np.unravel_index(matrix.argmin(), matrix.shape))

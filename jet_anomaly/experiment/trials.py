@@ -52,6 +52,7 @@ def _attempt(function, job):
     return result
 
 # %% ../../nbs/experiment/trials.ipynb #t007
+#| code-fold: true
 def run_trials(
     function,  # of a job; returns a dict of plain values, and may write into the job's folder
     jobs,  # dicts of plain values, each with a "folder" of its own
@@ -85,6 +86,7 @@ def _library():
     return module
 
 # %% ../../nbs/experiment/trials.ipynb #t011
+#| code-fold: true
 RATIOS = {"tau21": ("tau2", "tau1", 1), "tau32": ("tau3", "tau2", 2)}  # … constituents have none
 COMPUTED = "tau1", "tau2", "tau3", "tau4", "d2"
 NO_D2 = 1000.0  # of a jet of one constituent

@@ -17,6 +17,7 @@ from ..jet.align import centre_and_rotate
 from ..jet.kinematics import gathered, jet_p4, pt
 
 # %% ../../nbs/represent/scale.ipynb #c008
+#| code-fold: true
 class Representation(nn.Module):
     """What a detector sees of a jet: a subclass defines `unscaled` and, where there are constants to fit, `learn` and `scaled`.
 
@@ -164,6 +165,7 @@ class RobustScale(nn.Module):
         return x * self.scale + self.centre
 
 # %% ../../nbs/represent/scale.ipynb #c016
+#| code-fold: true
 class ScaledFourVectors(Representation):
     "The hardest constituents' four-vectors, aligned, flattened and robustly scaled (arXiv:2007.01850): (jets, 4 n_constituents)."
 

@@ -283,6 +283,7 @@ def _spread(counts, ranges, shape, executor):
     )
 
 # %% ../../nbs/search/bump.ipynb #bmp036
+#| code-fold: true
 def expected_near(edges, background, masses, widths) -> np.ndarray:  # (widths, masses)
     "Background expected within ± 2σ of each hypothesis, bins counted by the share that lies inside."
     total = np.append(0, np.cumsum(background))

@@ -20,6 +20,7 @@ from .background import FAILED, SQRT_S, fit_spectrum, make_grid, minimise
 from .bump import check_signal, check_spectrum, signal_template
 
 # %% ../../nbs/search/limits.ipynb #lim008
+#| code-fold: true
 class Profile:
     "The likelihood of a spectrum as a function of a fixed signal, the background being fitted anew."
 
@@ -93,6 +94,7 @@ class Limit:
     edm: float
 
 # %% ../../nbs/search/limits.ipynb #lim015
+#| code-fold: true
 def upper_limit(
     counts,  # (bins,) events
     edges,  # (bins + 1,) GeV

@@ -41,6 +41,7 @@ def _checked(mass, scores, folds=None):
     return mass, scores, folds
 
 # %% ../../nbs/search/spectrum.ipynb #spc011
+#| code-fold: true
 WINDOWS = (
     6  # of mass, for thresholds that depend on it; each holds 0.6 times the events of the one below
 )

@@ -50,6 +50,7 @@ class VariationalConfig:
     samples: int = 64  # of the latent space, for the score `likelihood`
 
 # %% ../../nbs/train/latent.ipynb #c014s0
+#| code-fold: true
 class Variational:
     """Terms, scores and diagnosis of a β-VAE, to be mixed into a class with `posterior`, `decode` and a `VariationalConfig`.
 
@@ -141,6 +142,7 @@ def noise_variance(
     return config.beta * n_inputs / (2 * latent if config.kl == "mean" else 2)
 
 # %% ../../nbs/train/latent.ipynb #c024s1
+#| code-fold: true
 def importance_log_likelihood(
     x,  # (rows, inputs)
     mean,  # (rows, latent), of the posterior

@@ -32,6 +32,7 @@ class Step:
     training: bool = True  # false for validation
 
 # %% ../../nbs/train/loop.ipynb #c013
+#| code-fold: true
 def batches(
     data,  # tuple of tensors with the same first dimension
     batch_size,  # rows per batch, over all processes
@@ -144,6 +145,7 @@ def make_accelerator(
 OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
 
 # %% ../../nbs/train/loop.ipynb #c021s1
+#| code-fold: true
 @dataclass
 class Trainer:
     "The settings of a training; `fit` runs it. Raises `ValueError` for settings that cannot work."
@@ -178,6 +180,10 @@ class Trainer:
             )
         if self.optimizer not in OPTIMIZERS:
             raise ValueError(f"optimizer {self.optimizer!r}; known: {sorted(OPTIMIZERS)}.")
+        if self.clip is not None and not self.clip > 0:
+            raise ValueError(
+                f"clip={self.clip}: the largest norm of the gradient must be positive."
+            )
         if self.tensorboard and not self.folder:
             raise ValueError("tensorboard=True needs a folder to write to.")
         self.rate = schedule(self.schedule)
@@ -195,10 +201,20 @@ class _Means:
         for k, v in terms.items():
             self.totals[k] = self.totals.get(k, 0) + n * v.detach()
 
-    def row(self, prefix):
-        return {prefix + k: (v / max(self.seen, 1)).item() for k, v in self.totals.items()}
+    def row(self, prefix, accelerator=None):
+        "The means, over all processes where an accelerator is given."
+        if not self.totals:
+            return {}
+        names = list(self.totals)
+        sums = torch.stack([torch.as_tensor(self.totals[k]).double() for k in names])
+        sums = torch.cat([sums, sums.new_tensor([self.seen])])
+        if accelerator is not None and accelerator.num_processes > 1:
+            sums = accelerator.reduce(sums, "sum")
+        *sums, seen = sums.tolist()
+        return {prefix + k: v / max(seen, 1) for k, v in zip(names, sums)}
 
 # %% ../../nbs/train/loop.ipynb #c024
+#| code-fold: true
 @patch
 def train_epoch(self: Trainer, model, optimizer, accelerator, data, epoch, bar):
     "One pass over shuffled data; the mean of every term."
@@ -223,7 +239,7 @@ def train_epoch(self: Trainer, model, optimizer, accelerator, data, epoch, bar):
         optimizer.step()
         means.add(terms, len(batch[0]))
         bar.update(len(batch[0]) * world)
-    return means.row("train_")
+    return means.row("train_", accelerator)
 
 
 @patch
@@ -243,6 +259,7 @@ def settings(self: Trainer, rows):
     "What must agree for a resumed training to be the same training."
     names = "batch_size", "lr", "optimizer", "options", "clip", "best_from", "seed"
     plain = {"rows": rows, **{k: getattr(self, k) for k in names}, **self.identity}
+    plain["schedule"] = [self.rate(epoch) for epoch in range(100)]  # a function has no name
     return json.loads(json.dumps(plain))  # as it will come back from the file
 
 
@@ -251,6 +268,9 @@ def restore(self: Trainer, model, optimizer, rows):
     "History and best value of the run in the folder, its state filled in; a new run when there is none."
     last = self.folder and self.folder / "last.safetensors"
     if not (self.resume and last and last.exists()):
+        if self.folder:  # nothing of an earlier run may be taken for this one's
+            for name in "best.safetensors", "last.safetensors", "history.csv":
+                (self.folder / name).unlink(missing_ok=True)
         return History(), math.inf, -1
     there = read_checkpoint(last)[1]["info"]["settings"]
     here = self.settings(rows)
@@ -264,10 +284,14 @@ def restore(self: Trainer, model, optimizer, rows):
 
 # %% ../../nbs/train/loop.ipynb #c027
 @patch
+def remember(self: Trainer, model):
+    "Keep the weights of the best epoch in memory, in every process."
+    self.best_weights = {k: v.detach().clone() for k, v in model.state_dict().items()}
+
+
+@patch
 def store(self: Trainer, model, optimizer, history, best, improved):
-    "Write the state of the run; kept in memory when there is no folder."
-    if improved:
-        self.best_weights = {k: v.detach().clone() for k, v in model.state_dict().items()}
+    "Write the state of the run, where there is a folder."
     if self.folder is None:
         return
     info = {"rows": history.rows, "best": best, "settings": self.settings(self.rows)}
@@ -287,11 +311,13 @@ def restore_best(self: Trainer, model):
 
 # %% ../../nbs/train/loop.ipynb #c029
 def _refuse_nan(row, folder):
-    bad = sorted(k for k, v in row.items() if k.startswith("train_") and not math.isfinite(v))
+    losses = [k for k in row if k.startswith("train_") or k == "valid_loss"]
+    bad = sorted(k for k in losses if not math.isfinite(row[k]))
     if bad:
+        kept = folder and (folder / "last.safetensors").exists()
         raise FloatingPointError(
             f"Training diverged in epoch {row['epoch']}: {', '.join(bad)} not finite. "
-            + (f"The last good state is in {folder}. " if folder else "")
+            + (f"The last good state is in {folder}. " if kept else "")
             + "Lower the learning rate, or clip the gradients."
         )
 
@@ -306,6 +332,7 @@ def _writer(folder):
     return SummaryWriter(folder / "tensorboard")
 
 # %% ../../nbs/train/loop.ipynb #c030
+#| code-fold: true
 @patch
 def run(self: Trainer, model, optimizer, accelerator, data, validation):
     "The epochs, from wherever the folder stands."
@@ -341,10 +368,11 @@ def run(self: Trainer, model, optimizer, accelerator, data, validation):
         _refuse_nan(row, self.folder)
         row |= _diagnosis(model, validation or data, accelerator.device)
         history.rows.append(row)
-        judged = row["valid_loss" if validation else "train_loss"]
+        judged = _agreed(row["valid_loss" if validation else "train_loss"], accelerator)
         improved = epoch >= self.best_from and judged < value - self.min_delta
         if improved:
             value, at = judged, epoch
+            self.remember(model)
         if accelerator.is_main_process:
             self.store(model, optimizer, history, [value, at], improved)
         bar.set_postfix({k: f"{v:.4g}" for k, v in row.items() if k.endswith("_loss")})
@@ -355,9 +383,21 @@ def run(self: Trainer, model, optimizer, accelerator, data, validation):
         writer.close()
     accelerator.unwrap_model(prepared, keep_fp32_wrapper=False)
     history.stopped = history.stopped or "epochs"
+    if self.folder and accelerator.is_main_process:  # a kill may have come between the last files
+        history.to_csv(self.folder / "history.csv")
+    accelerator.wait_for_everyone()  # nobody reads what is still being written
     return history
 
 # %% ../../nbs/train/loop.ipynb #c030s0
+def _agreed(value, accelerator):
+    "The first process's value, in every process: one decision for all."
+    if accelerator.num_processes == 1:
+        return value
+    from accelerate.utils import broadcast_object_list
+
+    return broadcast_object_list([value], from_process=0)[0]
+
+
 @patch
 def _patience_is_over(self: Trainer, epoch, at):
     return self.patience is not None and at >= 0 and epoch - at > self.patience

@@ -151,6 +151,7 @@ class Replay(nn.Module):
         return len(self.x)
 
 # %% ../../nbs/train/samplers.ipynb #c037
+#| code-fold: true
 @patch
 def draw(
     self: Replay,

@@ -9,6 +9,7 @@ __all__ = ['SCHEDULES', 'constant', 'steps', 'exponential', 'cosine', 'ramp', 's
 import math
 
 # %% ../../nbs/train/schedules.ipynb #c006
+#| code-fold: true
 def constant(
     value=1.0,  # at every epoch
 ):
@@ -69,6 +70,7 @@ def ramp(
     return value
 
 # %% ../../nbs/train/schedules.ipynb #c011
+#| code-fold: true
 SCHEDULES = {
     "none": constant(1.0),
     "warmup": ramp(10),

@@ -1,7 +1,8 @@
 """Speed of the evaluation beside other ways to the same number:  python tests/benchmarks/metrics.py [--jets 10000000]
 
-Times are processor seconds of one thread, the best of --repeat runs, each in a process of its own so that the peak memory is its own.
-The floor is the time to copy the bytes that any way must touch: the scores once for a curve, the windows once for the ranks.
+Times are processor seconds of one thread, the best of --repeat runs, each in a process of its own so that the peak
+memory is its own. The floor is the time to copy the bytes that any way must touch: the scores once for a curve, the
+windows once for the ranks.
 """
 
 import argparse
@@ -173,7 +174,8 @@ def main():
             child.join()
             ours = ours or seconds / n
             print(
-                f"{what:<24}{way:<18}{n:>12,}{seconds:>10.3f}{n / seconds:>14,.0f}{seconds / n / ours:>9.1f}{memory:>10.0f}{n * size / bandwidth:>10.4f}",
+                f"{what:<24}{way:<18}{n:>12,}{seconds:>10.3f}{n / seconds:>14,.0f}"
+                f"{seconds / n / ours:>9.1f}{memory:>10.0f}{n * size / bandwidth:>10.4f}",
                 flush=True,
             )
 

@@ -151,12 +151,10 @@ class LoopTraining:
 class OurTraining:
     "The detector's own training loop, from sequences that are already made."
 
-    def __init__(self, x, mask, batch, device, native=True):
+    def __init__(self, x, mask, batch, device):
         self.detector = make_detector("vrnn")
         self.detector.representation.learn(x, mask)
         self.detector.representation.fitted.fill_(True)
-        if not native:
-            self.detector.network.native = lambda: None
         self.data = tuple(t.to(device) for t in (x, mask, torch.zeros(len(x), 0)))
         self.trainer = Trainer(batch_size=batch, lr=1e-5, clip=10.0, device=device)
         self.accelerator, self.bar, self.n = make_accelerator(device, "no"), tqdm(disable=True), 0
@@ -225,10 +223,8 @@ def main():
     x, mask = sequences(args.jets, args.steps, args.seed)
     ways = {
         "straightforward loop": LoopTraining(x, mask, args.batch, args.device),
-        "ours, without kernel": OurTraining(x, mask, args.batch, args.device, native=False),
+        "ours": OurTraining(x, mask, args.batch, args.device),
     }
-    if args.device == "cpu" and make_detector("vrnn").network.native():
-        ways["ours"] = OurTraining(x, mask, args.batch, args.device)
     clock, best, memory = (
         (lambda: time.process_time() / args.threads) if args.cpu_time else time.perf_counter,
         {},

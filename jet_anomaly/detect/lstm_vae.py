@@ -30,6 +30,7 @@ class LSTMConfig(VariationalConfig):
     )
 
 # %% ../../nbs/detect/lstm_vae.ipynb #c008s1
+#| code-fold: true
 @register("lstm_vae")
 class LSTMVAE(Variational, Detector):
     "Recurrent β-VAE on sequences of scaled four-vectors (arXiv:2007.01850)."
