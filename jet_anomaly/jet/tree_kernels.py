@@ -206,10 +206,11 @@ def tau_of_jets(first, last, p4, mask, power, wta, numbers, beta, r0, out):
         n = load(p4[j], mask[j], h)
         cluster(n, power, wta, h)
         read_axes(n, h, n_max, axes)
+        with_pt = (h.pt[:n] > 0).sum()  # along the beam there is energy without pT
         for c in range(len(numbers)):
             start, total = numbers[c] * (numbers[c] - 1) // 2, 0.0
             tau = 0.0
-            for i in range(n if n > numbers[c] else 0):
+            for i in range(n if with_pt > numbers[c] else 0):
                 nearest = np.inf
                 for k in range(start, start + numbers[c]):
                     dy, df = h.y[i] - axes[0, k], h.phi[i] - axes[1, k]

@@ -11,7 +11,6 @@ import math
 import numpy as np
 import torch
 
-from ..core.kernels import with_kernel
 from ..jet.kinematics import in_blocks, in_kind, jet_p4, pt
 from .scale import Representation
 from .sequences import _relative
@@ -21,7 +20,6 @@ FRAMES = "axis", "centred", "full"
 
 
 @in_kind
-@with_kernel("jet_anomaly.jet.kernels")
 @in_blocks(1024)
 def image_coordinates(
     p4,  # (jets, constituents, 4), GeV, zero padded, sorted by pT
@@ -109,7 +107,6 @@ def _places(p4, mask, pixels, extent, frame):
 
 
 @in_kind
-@with_kernel("jet_anomaly.jet.kernels")
 def jet_images(
     p4,  # (jets, constituents, 4), GeV, zero padded, sorted by pT
     mask,  # (jets, constituents)

@@ -10,7 +10,6 @@ __all__ = ['relative_coordinates', 'log_pt_eta_phi', 'from_log_pt_eta_phi', 'rel
 import torch
 from torch.nn.functional import pad
 
-from ..core.kernels import with_kernel
 from ..jet.align import _along_x, _coordinates, algorithm_1, centre_and_rotate
 from ..jet.kinematics import from_pt_eta_phi, in_blocks, in_kind, jet_p4, pt
 from .scale import Representation, RobustScale
@@ -23,7 +22,6 @@ def _relative(p4, n):
 
 
 @in_kind
-@with_kernel("jet_anomaly.jet.kernels")
 @in_blocks(2048)
 def relative_coordinates(
     p4,  # (jets, constituents, 4), GeV, zero padded, sorted by pT
