@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from jet_anomaly.data.fetch import DATASETS, DataSet, Resume, dataset_table, fetch
+from jet_anomaly.data.fetch import DATASETS, DataSet, Resume, _unpacked, dataset_table, fetch
 from jet_anomaly.data.read import FORMATS
 
 BODY = bytes(range(256)) * 40  # 10 240 bytes
@@ -256,3 +256,26 @@ def test_the_registry_is_in_order():
 def test_the_tag_of_a_part_is_gone_with_it(site, tmp_path):
     Resume(tmp_path / "p", progress=False)(site.url + "a.bin", tmp_path / "out", None)
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize("name", ["../outside.root", "/outside.root"])
+def test_an_archive_that_would_leave_its_folder_is_refused(site, tmp_path, name):
+    import io
+    import tarfile
+
+    raw = io.BytesIO()
+    with tarfile.open(fileobj=raw, mode="w") as tar:
+        link = tarfile.TarInfo("link")
+        link.type, link.linkname = tarfile.SYMTYPE, name
+        tar.addfile(link)
+    archive = tmp_path / "x.tar"
+    archive.write_bytes(raw.getvalue())
+    with pytest.raises(ValueError, match="trusted"):
+        _unpacked(archive)
+    assert [p.name for p in tmp_path.iterdir()] == ["x.tar"]
+
+
+def test_a_cache_that_cannot_be_made_names_the_variable(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(OSError, match="JET_ANOMALY_CACHE"):
+        fetch("toptagging", folder=tmp_path / "file")

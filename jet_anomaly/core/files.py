@@ -77,7 +77,7 @@ class _Disk(io.FileIO):
 def atomic_hdf5(
     path,  # final name
 ):
-    "A new HDF5 file, which appears under its name, whole, when the block ends well. Raises `OSError` when the disk is full."
+    "A new HDF5 file that appears under its name when the block ends without error. Raises `OSError`: disk full."
     with atomic_path(path) as temporary, _Disk(temporary, "r+") as disk:
         with h5py.File(disk, "w") as file:
             file.disk = disk

@@ -66,6 +66,7 @@ def _no_main():
         sys.modules["__main__"] = main
 
 # %% ../../nbs/core/workers.ipynb #c011s1
+#| code-fold: true
 class Workers(ProcessPoolExecutor):
     "Processes that import no script, see one graphics card each, and end with their parent. Raises `ValueError`."
 

@@ -37,10 +37,11 @@ def parse_score(
         )
     return base, leak
 
-# %% ../../nbs/detect/background.ipynb #b011
+# %% ../../nbs/detect/background.ipynb #b011a
 FORMAT, FEWEST, MOST = "jet_anomaly background", 200, 100_000
 
-
+# %% ../../nbs/detect/background.ipynb #b011
+#| code-fold: true
 class Background:
     "Scores, masses and weights of background jets that were not trained on."
 
@@ -80,7 +81,7 @@ class Background:
             )
         return base, leak
 
-# %% ../../nbs/detect/background.ipynb #b013
+# %% ../../nbs/detect/background.ipynb #b013a
 @patch
 def own_ranks(
     self: Background,
@@ -100,7 +101,7 @@ def own_ranks(
 def _mass_quantile(self: Background):
     return self._once("mass", lambda: normal_quantile(self.mass, self.mass, self.weights))
 
-
+# %% ../../nbs/detect/background.ipynb #b013
 @patch
 def leak(
     self: Background,
@@ -126,6 +127,7 @@ def leak(
     return self._once(f"leak {name}", search)
 
 # %% ../../nbs/detect/background.ipynb #b014
+#| code-fold: true
 @patch
 def at_fixed_mass(
     self: Background,
@@ -163,6 +165,7 @@ def calibration(
     return self._once(f"calibration {name}", fitted)
 
 # %% ../../nbs/detect/background.ipynb #b022
+#| code-fold: true
 class OutsideWindow(UserWarning):
     "Many of the jets to be scored are unlike the training jets."
 

@@ -39,6 +39,7 @@ def tail(y, xi, sigma):
     return np.where(xi > 1e-9, (1 + safe * y / sigma) ** (-1 / safe), np.exp(-y / sigma))
 
 # %% ../../nbs/evaluate/calibrate.ipynb #c012
+#| code-fold: true
 COUNTED, KNOTS, TAIL, REPLICAS = 25, 4096, 0.02, 200
 FORMAT = "jet_anomaly score calibration"
 
@@ -102,6 +103,7 @@ def _extrapolate(self: Calibration, scores):
     return share * tail(np.maximum(scores - self.arrays["threshold"], 0), xi, sigma)
 
 # %% ../../nbs/evaluate/calibrate.ipynb #c016
+#| code-fold: true
 @patch
 def _seam(self: Calibration):
     "The score from which on the tail fit is used, and the efficiency there."

@@ -150,6 +150,7 @@ def _bisect(rows, row, s, right):
     return low
 
 # %% ../../nbs/evaluate/decorrelation.ipynb #c041
+#| code-fold: true
 def conditional_tail(
     s,  # (jets,) scores
     row,  # (jets,) which row of neighbours each is compared with
@@ -188,6 +189,7 @@ def _tail_scale(rows):
     return np.where(excess > 0, excess, rows.std(1) + 1e-300)
 
 # %% ../../nbs/evaluate/decorrelation.ipynb #c043
+#| code-fold: true
 class MassDecorrelated:
     """A score's rank among background jets of similar mass, as a normal quantile: a fixed-efficiency cut at every mass.
 
@@ -272,6 +274,7 @@ def _slopes(x, y, w, first, k):
     return np.where(spread, xy / np.where(spread, xx, 1), 0), xx * yy - xy**2 <= 1e-3 * xx * yy
 
 # %% ../../nbs/evaluate/decorrelation.ipynb #c048
+#| code-fold: true
 @patch
 @on_arrays
 def transform(

@@ -13,6 +13,7 @@ from matplotlib.colors import LogNorm
 from .plots import shapes, style, styled
 
 # %% ../../nbs/evaluate/image_plots.ipynb #c008
+#| code-fold: true
 def _table(rows, norms, extent, units):
     "Rows {name: [images]} under the titles of `norms`; one colour bar per kind of picture."
     titles = list(norms)

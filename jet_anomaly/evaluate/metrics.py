@@ -16,6 +16,7 @@ import numpy as np
 from fastcore.basics import patch
 
 # %% ../../nbs/evaluate/metrics.ipynb #c008
+#| code-fold: true
 def _numpy(x):
     return x.detach().cpu().numpy() if hasattr(x, "detach") else x
 
@@ -82,6 +83,7 @@ def _tensors(result, like):
     return result
 
 # %% ../../nbs/evaluate/metrics.ipynb #c012
+#| code-fold: true
 def _column(x, what):
     x = np.asarray(_numpy(x))
     if x.ndim != 1 or not len(x):
@@ -247,11 +249,11 @@ def roc(
 
 # %% ../../nbs/evaluate/metrics.ipynb #c024
 def auc(background, signal=None, weights_background=None, weights_signal=None) -> float:
-    "Area under the ROC curve: 0.5 for a coin, 1 for a perfect score; below 0.5 signal scores lower than background."
+    "Area under the ROC curve: 0.5 for a random score, 1 for a perfect one; below 0.5 signal scores lower."
     c = roc(background, signal, weights_background, weights_signal)
     return float(np.trapezoid(_numpy(c.signal), _numpy(c.background)))
 
-# %% ../../nbs/evaluate/metrics.ipynb #c031
+# %% ../../nbs/evaluate/metrics.ipynb #c031a
 def _interpolate(at, x, y, side):
     "y at x = `at` on a rising staircase; of a vertical piece the beginning (`side` 'left') or the end ('right')."
     at = np.asarray(at, np.float64)
@@ -273,7 +275,7 @@ def _falls(curve):
         )
     return curve
 
-
+# %% ../../nbs/evaluate/metrics.ipynb #c031
 def rejection(
     background,
     signal=None,
@@ -299,6 +301,7 @@ def efficiency_at(
     return _interpolate(at, _numpy(c.background), _numpy(c.signal), "right")[()]
 
 # %% ../../nbs/evaluate/metrics.ipynb #c036
+#| code-fold: true
 SIC_EVENTS = 10  # effective background jets that must pass for a point of the SIC to count
 
 
@@ -341,6 +344,7 @@ def sic_efficiency(
     return float(s[improvement.argmax()])
 
 # %% ../../nbs/evaluate/metrics.ipynb #sum1
+#| code-fold: true
 EFFICIENCIES = 0.2, 0.3, 0.5  # of the signal, where the rejection is quoted
 BACKGROUNDS = 1e-2, 1e-3, 1e-4  # efficiencies of the background, where that of the signal is quoted
 
@@ -516,6 +520,7 @@ def _bin(x, edges):
     )
 
 # %% ../../nbs/evaluate/metrics.ipynb #c055
+#| code-fold: true
 @on_arrays
 def match_spectrum(
     reference,  # (jets,) the spectrum to follow, say the pT of the background in GeV

@@ -42,6 +42,7 @@ def _features(jets):
     return _KNOWN[mark]
 
 # %% ../../nbs/experiment/ceiling.ipynb #c006s1
+#| code-fold: true
 def supervised_trees(
     background,
     signal,  # `Jets` to learn the difference from
@@ -123,6 +124,7 @@ def _learn(model, x, m, y, w, epochs, batch_size, lr, seed):
     model.eval()
 
 # %% ../../nbs/experiment/ceiling.ipynb #c011
+#| code-fold: true
 def supervised_transformer(
     background,
     signal,  # `Jets` to learn the difference from

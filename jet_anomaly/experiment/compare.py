@@ -27,6 +27,7 @@ from .trials import NOT_AVAILABLE, as_file, jets_of, peak_memory, run_trials
 from ..jet.jets import Jets, concatenate, count_jets
 
 # %% ../../nbs/experiment/compare.ipynb #c008
+#| code-fold: true
 @dataclass(frozen=True)
 class Entry:
     "A line of the board: a detector, its options, how it is trained, and the model-free score it must beat."
@@ -127,6 +128,7 @@ def _background(job):
     return mixed[np.random.default_rng(0).permutation(len(mixed))], held_out
 
 # %% ../../nbs/experiment/compare.ipynb #c015
+#| code-fold: true
 def _score_all(score, tests):
     "name → array for all samples and scores, and the seconds per jet of scoring."
     arrays, seconds, n = {}, 0.0, 0
@@ -240,6 +242,7 @@ class Trial:
         )
 
 # %% ../../nbs/experiment/compare.ipynb #c019s1
+#| code-fold: true
 def _digest(*values):
     return hashlib.sha256(json.dumps(values).encode()).hexdigest()[:10]
 
@@ -273,6 +276,7 @@ def _plan(places, folder, directions, entries, seeds, held_out, contaminate):
                     yield e, own | data
 
 # %% ../../nbs/experiment/compare.ipynb #c020
+#| code-fold: true
 DIRECTIONS = {"qcd": ("w", "top", "higgs4"), "top": ("qcd",)}
 
 

@@ -96,6 +96,7 @@ def surprise(
 HOW = {"mean": lambda s: s.mean(0), "best": lambda s: s.max(0)}
 
 # %% ../../nbs/experiment/ensemble.ipynb #c014s1
+#| code-fold: true
 def ensemble(
     trials,  # of `compare`
     direction,  # trained on

@@ -74,6 +74,7 @@ def _same_scan(folder, plan):
         temporary.write_text(json.dumps(plan, indent=2))
 
 # %% ../../nbs/experiment/scan.ipynb #c014
+#| code-fold: true
 @dataclass
 class Scan:
     "Losses of trainings over the values of one option."
@@ -108,6 +109,7 @@ class Scan:
         return {v: found.count(v) / len(found) for v in [*self.values, None] if v in found}
 
 # %% ../../nbs/experiment/scan.ipynb #c015
+#| code-fold: true
 def scan(
     detector,  # name of a registered detector
     option,  # of its configuration, such as "encoding"
