@@ -17,45 +17,30 @@ import pytest
 import uproot
 from helpers import ROOT
 
-from jet_anomaly.data.arrays import (
-    numpy_blocks,
-    toy_aspen,
-    toy_case,
-    toy_energyflow,
-    toy_jetnet,
-    toy_numpy,
-    toy_vaejet,
-    toy_vrnn,
-)
-from jet_anomaly.data.delphes import toy_delphes
-from jet_anomaly.data.frames import toy_lhco, toy_lhco_features, toy_toptagging, write_frame
-from jet_anomaly.data.jetclass import toy_jetclass
-from jet_anomaly.data.pfnano import MULTICHANNEL, toy_pfnano
-from jet_anomaly.data.pickles import multichannel_blocks, toy_multichannel, unpickle_frame
+from jet_anomaly.data.arrays import numpy_blocks
+from jet_anomaly.data.frames import write_frame
+from jet_anomaly.data.pfnano import MULTICHANNEL
+from jet_anomaly.data.pickles import multichannel_blocks, unpickle_frame
 from jet_anomaly.data.read import FORMATS, contents, read, read_blocks, read_to, recognise
-from jet_anomaly.data.source import CutFlow, open_tree, toy_jets, tree_blocks
+from jet_anomaly.data.source import CutFlow, open_tree, tree_blocks
+from jet_anomaly.data.toys import (
+    TOYS,
+    toy_delphes,
+    toy_jetclass,
+    toy_jetnet,
+    toy_jets,
+    toy_lhco,
+    toy_lhco_features,
+    toy_pfnano,
+    toy_toptagging,
+    toy_vaejet,
+)
 from jet_anomaly.jet.jets import Jets, count_jets, kinematic_observables
 
 DOCUMENTED = (ValueError, KeyError, FileNotFoundError)
 fastjet = pytest.mark.skipif(
     not __import__("importlib.util").util.find_spec("fastjet"), reason="needs the extra simulate"
 )
-TOYS = {
-    "delphes": toy_delphes,
-    "pfnano": toy_pfnano,
-    "jetclass": toy_jetclass,
-    "lhco": toy_lhco,
-    "lhco_features": toy_lhco_features,
-    "toptagging": toy_toptagging,
-    "jetnet": toy_jetnet,
-    "aspen": toy_aspen,
-    "vrnn": toy_vrnn,
-    "vaejet": toy_vaejet,
-    "multichannel": toy_multichannel,
-    "energyflow": toy_energyflow,
-    "case": toy_case,
-    "numpy": lambda path, n, seed=0: toy_numpy(path, n, seed),
-}
 OTHER = {
     "pfnano embedded": lambda p: toy_pfnano(p, 20, True),
     "jetclass2": lambda p: toy_jetclass(p, 200, True),
@@ -75,9 +60,7 @@ def trust(name):
 def toys(tmp_path_factory):
     "One small file of every kind, and of the variants."
     here = tmp_path_factory.mktemp("toys")
-    files = {
-        n: toy(here / (f"{n}.npz" if n == "numpy" else f"{n}.dat"), 20) for n, toy in TOYS.items()
-    }
+    files = {n: toy(here / f"{n}.dat", 20) for n, toy in TOYS.items()}
     return files | {n: toy(here / f"{n}.dat") for n, toy in OTHER.items()}
 
 

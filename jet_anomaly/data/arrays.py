@@ -4,9 +4,8 @@
 
 # %% auto #0
 __all__ = ['ORDERS', 'MASS', 'ASPEN', 'RAGGED', 'DENSE', 'PER_CONSTITUENT', 'HLVS', 'LABELS', 'WEIGHTS', 'from_rapidity', 'as_p4',
-           'jetnet_blocks', 'toy_jetnet', 'event_blocks', 'aspen_blocks', 'toy_aspen', 'case_blocks', 'toy_case',
-           'vaejet_blocks', 'toy_vaejet', 'vrnn_blocks', 'toy_vrnn', 'numpy_blocks', 'energyflow_blocks',
-           'toy_energyflow', 'toy_numpy']
+           'jetnet_blocks', 'event_blocks', 'aspen_blocks', 'case_blocks', 'vaejet_blocks', 'vrnn_blocks',
+           'numpy_blocks', 'energyflow_blocks']
 
 # %% ../../nbs/data/arrays.ipynb #c003
 import zipfile
@@ -31,7 +30,6 @@ from jet_anomaly.data.source import (
     open_hdf5,
     pad,
     to_gev,
-    toy_jets,
     zero_padded,
 )
 from ..jet.jets import kinematic_observables
@@ -119,25 +117,6 @@ def jetnet_blocks(
             yield assemble(
                 p4, real > 0, flow, None, jet, None, {"format": "jetnet", "source": Path(path).name}
             )
-
-# %% ../../nbs/data/arrays.ipynb #c010s1
-def toy_jetnet(path, jets=100, width=30, seed=0):
-    "Write a small file in the layout of JetNet."
-    p4, mask = toy_jets(jets, width=width, seed=seed)
-    kin, pt = kinematic_observables(p4, mask), np.hypot(p4[..., 1], p4[..., 2])
-    eta = (
-        np.arcsinh(np.divide(p4[..., 3], pt, out=np.zeros_like(pt), where=mask))
-        - kin["eta"][:, None]
-    )
-    phi = (np.arctan2(p4[..., 2], p4[..., 1]) - kin["phi"][:, None] + np.pi) % (2 * np.pi) - np.pi
-    with h5py.File(path, "w") as f:
-        f["particle_features"] = np.where(
-            mask[..., None], np.stack([eta, phi, pt / kin["pt"][:, None], mask], -1), 0
-        ).astype(np.float32)
-        f["jet_features"] = np.stack([kin["pt"], kin["eta"], kin["mass"], mask.sum(1)], 1).astype(
-            np.float32
-        )
-    return Path(path)
 
 # %% ../../nbs/data/arrays.ipynb #c013
 ASPEN = ("px", "py", "pz", "E", "d0", "d0_err", "dz", "dz_err", "charge", "pdgid", "puppi_weight")
@@ -234,38 +213,6 @@ def _aspen_block(block, number, puppi, flow, path):
         {"format": "aspen", "source": Path(path).name, "puppi": bool(puppi)},
     )
 
-# %% ../../nbs/data/arrays.ipynb #c015s0
-def toy_aspen(
-    path,
-    jets=100,  # two per event
-    width=150,
-    seed=0,
-):
-    "Write a small file in the layout of Aspen Open Jets."
-    rng = np.random.default_rng(seed)
-    p4, mask = toy_jets(jets, seed=seed)
-    kin, cands = kinematic_observables(p4, mask), np.zeros((jets, width, 11))
-    charged = rng.random(mask.shape) < 0.6
-    columns = dict(zip(("E", "px", "py", "pz"), np.moveaxis(p4, -1, 0))) | dict(
-        d0=np.where(charged, 0.01, -1),
-        d0_err=np.where(charged, 0.005, -1),
-        dz=np.where(charged, 0.02, -1),
-        dz_err=np.where(charged, 0.01, -1),
-        charge=charged * 1,
-        pdgid=np.where(charged, 211, 22),
-        puppi_weight=np.ones(mask.shape),
-    )
-    cands[:, : p4.shape[1]] = np.stack([columns[k] for k in ASPEN], -1) * mask[..., None]
-    with h5py.File(path, "w") as f:
-        f["PFCands"], f["jet_kinematics"] = (
-            cands.astype(np.float32),
-            np.stack([kin["pt"], kin["eta"], kin["phi"], kin["mass"] * 0.8], 1),
-        )
-        f["event_info"] = np.stack(
-            [np.full(jets, 280_000), np.full(jets, 17), 5000 + np.arange(jets) // 2], 1
-        )
-    return Path(path)
-
 # %% ../../nbs/data/arrays.ipynb #k002a
 def case_blocks(
     path,  # HDF5 file with `jet1_PFCands`, `jet2_PFCands`, `jet_kinematics`, `event_info`
@@ -319,29 +266,6 @@ def _case_block(block, start, flow, path):
     meta = {"format": "case", "source": Path(path).name}
     real = (values != 0).any(-1)
     return assemble(as_p4(values, "px,py,pz,E"), real, flow, None, observables, labels, meta)
-
-# %% ../../nbs/data/arrays.ipynb #k003
-def toy_case(
-    path,
-    events=50,  # of two jets each
-    seed=0,
-):
-    "Write a small file in the layout of CMS CASE; every tenth event is called signal, some are top quarks."
-    p4, mask = toy_jets(2 * events, pt=900.0, seed=seed)
-    kin = kinematic_observables(p4, mask)
-    p4 = np.where(mask[..., None], p4, 0)[..., [1, 2, 3, 0]].astype(np.float32)
-    columns = np.stack([kin["pt"], kin["eta"], kin["phi"], 0.8 * kin["mass"]], 1)
-    number = np.arange(events)
-    info = np.zeros((events, 8))
-    info[:, 0], info[:, 3] = 5000 + number, np.linspace(-1, 2, events)
-    with h5py.File(path, "w") as f:
-        f["jet_kinematics"] = np.concatenate([np.zeros((events, 2)), columns.reshape(events, 8)], 1)
-        for j in (1, 2):
-            f[f"jet{j}_PFCands"] = p4[j - 1 :: 2]
-            f[f"jet{j}_extraInfo"] = np.tile(0.5 ** np.arange(7), (events, 1))
-        f["event_info"] = info
-        f["truth_label"] = np.where(number % 10 == 0, 1, np.where(number % 10 == 1, -2, 0))[:, None]
-    return Path(path)
 
 # %% ../../nbs/data/arrays.ipynb #c018
 RAGGED, DENSE = ("objects/jets", "objs/jets"), ("table", "constituents", "jet1")
@@ -445,40 +369,6 @@ def _ragged_blocks(file, group, path, flow, size, jets_per_event, scale):
             )
         yield jets
 
-# %% ../../nbs/data/arrays.ipynb #c019s1
-#| code-fold: true
-def toy_vaejet(
-    path,
-    jets=100,  # events of the ragged layout, with two jets each
-    key="table",  # name of the dense layout; None for the ragged
-    seed=0,
-):
-    "Write a small file in a layout of VAE-Jet and EBM-HEP."
-    p4, mask = toy_jets(jets if key else 2 * jets, seed=seed)
-    kin = kinematic_observables(p4, mask)
-    obs = np.stack([kin[k] for k in ("pt", "eta", "phi", "mass")], 1)
-    with h5py.File(path, "w") as f:
-        if key:
-            f[key], f["obs"] = (
-                np.where(mask[..., None], p4, 0).reshape(jets, -1).astype(np.float32),
-                obs,
-            )
-            if key == "jet1":
-                f["labels"] = np.arange(jets) % 2
-            return Path(path)
-        lists = np.empty(2 * jets, object)
-        lists[:] = np.split(
-            np.concatenate([p4[mask], np.ones((mask.sum(), 1))], 1).astype(np.float32).ravel(),
-            5 * np.cumsum(mask.sum(1))[:-1],
-        )
-        f.create_dataset(
-            "objects/jets/constituents",
-            data=lists.reshape(jets, 2),
-            dtype=h5py.vlen_dtype(np.float32),
-        )
-        f["objects/jets/obs"] = obs.reshape(jets, 2, 4)
-    return Path(path)
-
 # %% ../../nbs/data/arrays.ipynb #c022
 HLVS = ("c2", "d2", "tau1", "tau2", "tau3", "tau21", "tau32", "tau31", "split12", "split23")
 
@@ -524,40 +414,6 @@ def _vrnn_block(block, start, flow, path):
         None,
         {"format": "vrnn", "source": Path(path).name},
     )
-
-# %% ../../nbs/data/arrays.ipynb #c022s2
-#| code-fold: true
-def toy_vrnn(
-    path,
-    events=50,  # of two jets each
-    seed=0,
-):
-    "Write a small file in the layout of the VRNN study."
-    p4, mask = toy_jets(2 * events, seed=seed)
-    kin, pt, out = (
-        kinematic_observables(p4, mask),
-        np.hypot(p4[..., 1], p4[..., 2]),
-        np.zeros((events, 10, 81, 4)),
-    )
-    rows = np.zeros((2 * events, 81, 4))
-    rows[:, 0] = np.stack([kin[k] for k in ("pt", "eta", "phi", "mass")], 1)
-    rows[:, 1 : p4.shape[1] + 1] = (
-        np.stack(
-            [
-                pt,
-                np.arcsinh(np.divide(p4[..., 3], pt, out=np.zeros_like(pt), where=mask)),
-                np.arctan2(p4[..., 2], p4[..., 1]),
-                0 * pt,
-            ],
-            -1,
-        )
-        * mask[..., None]
-    )
-    out[:, :2] = rows.reshape(events, 2, 81, 4)
-    with h5py.File(path, "w") as f:
-        f["constituents"] = out
-        f["hlvs"] = np.where(out[:, :, 0, :1] > 0, 0.5 ** np.arange(10), 0)
-    return Path(path)
 
 # %% ../../nbs/data/arrays.ipynb #c025
 #| code-fold: true
@@ -730,37 +586,3 @@ def energyflow_blocks(
                 p4, labels = as_p4(x, "pt,y,phi,pdgid"), as_labels(y, flow)
                 jets = assemble(p4, x[..., 0] > 0, flow, {"pdgid": code}, None, labels, meta)
             yield jets
-
-# %% ../../nbs/data/arrays.ipynb #e003
-def toy_energyflow(path, jets=100, seed=0):
-    "Write a small file in the layout of EnergyFlow's quark and gluon jets: pions of either charge."
-    p4, mask = toy_jets(jets, seed=seed)
-    pt = np.where(mask, np.hypot(p4[..., 1], p4[..., 2]), 0)
-    eta = np.arcsinh(np.divide(p4[..., 3], pt, out=np.zeros_like(pt), where=mask))
-    y = np.arcsinh(pt * np.sinh(eta) / np.hypot(pt, MASS[211]))
-    code = 211 * np.where(np.arange(pt.shape[1]) % 2, 1, -1)
-    x = np.stack([pt, y, np.arctan2(p4[..., 2], p4[..., 1]) % (2 * np.pi), code + 0 * pt], -1)
-    with open(path, "wb") as file:
-        np.savez(file, X=np.where(mask[..., None], x, 0), y=np.arange(jets) % 2)
-    return Path(path)
-
-# %% ../../nbs/data/arrays.ipynb #c026s3
-def toy_numpy(
-    path,  # ending in .npy or .npz
-    jets=100,
-    seed=0,
-):
-    "Write a small NumPy file of jets."
-    p4, mask = toy_jets(jets, seed=seed)
-    p4 = np.where(mask[..., None], p4, 0).astype(np.float32)
-    if Path(path).suffix == ".npy":
-        np.save(path, p4)
-    else:
-        np.savez_compressed(
-            path,
-            p4=p4,
-            labels=np.arange(jets) % 2,
-            charge=np.ones(mask.shape, np.int8) * mask,
-            weight=np.linspace(0, 1, jets),
-        )
-    return Path(path)

@@ -4,8 +4,7 @@
 
 # %% auto #0
 __all__ = ['CONSTANTS', 'FRAME', 'PARTICLES', 'LABEL', 'list_in_pickle', 'Frame', 'open_frame', 'frame_keys', 'write_frame',
-           'lhco_blocks', 'toy_lhco', 'lhco_features_blocks', 'toy_lhco_features', 'toptagging_blocks',
-           'toy_toptagging']
+           'lhco_blocks', 'lhco_features_blocks', 'toptagging_blocks']
 
 # %% ../../nbs/data/frames.ipynb #c003
 import pickle
@@ -25,7 +24,6 @@ from jet_anomaly.data.source import (
     open_hdf5,
     pad,
     to_gev,
-    toy_jets,
 )
 from ..jet.jets import kinematic_observables
 
@@ -271,32 +269,6 @@ def _cluster(rows, start, cluster, radius, min_pt, jets_per_event, scale, flow, 
         meta,
     )
 
-# %% ../../nbs/data/frames.ipynb #c015
-def toy_lhco(
-    path,
-    events=50,  # of two jets each
-    table=False,
-    seed=0,
-):
-    "Write a small file in the layout of the LHC Olympics; every tenth event is called signal."
-    p4, mask = toy_jets(2 * events, pt=1300.0, seed=seed)
-    p4, mask = p4.reshape(events, -1, 4), mask.reshape(events, -1)
-    pt = np.hypot(p4[..., 1], p4[..., 2])
-    rows = np.zeros((events, LABEL + 1))
-    polar = np.stack(
-        [
-            pt,
-            np.arcsinh(np.divide(p4[..., 3], pt, out=np.zeros_like(pt), where=mask)),
-            np.arctan2(p4[..., 2], p4[..., 1]),
-        ],
-        -1,
-    )
-    rows[:, : 3 * pt.shape[1]] = (polar * mask[..., None])[
-        np.arange(events)[:, None], np.argsort(-pt, 1)
-    ].reshape(events, -1)
-    rows[:, LABEL] = np.arange(events) % 10 == 0
-    return write_frame(path, "df", [(list(range(LABEL + 1)), rows)], table)
-
 # %% ../../nbs/data/frames.ipynb #c023
 #| code-fold: true
 def lhco_features_blocks(
@@ -343,31 +315,6 @@ def lhco_features_blocks(
                 p4[:, None], np.ones((len(p4), 1), bool), flow, None, observables, labels, meta
             )
 
-# %% ../../nbs/data/frames.ipynb #c023s1
-def toy_lhco_features(path, events=50, unit="GeV", seed=0):
-    "Write a small file in the layout of the LHC Olympics feature files."
-    p4, mask = toy_jets(2 * events, pt=1300.0, seed=seed)
-    total, mass = (
-        p4.sum(1).reshape(events, 2, 4),
-        kinematic_observables(p4, mask)["mass"].reshape(events, 2),
-    )
-    columns = {
-        f"{c}j{j + 1}": total[:, j, i + 1] / to_gev(unit)
-        for j in (0, 1)
-        for i, c in enumerate(("px", "py", "pz"))
-    }
-    columns |= {f"mj{j + 1}": mass[:, j] / to_gev(unit) for j in (0, 1)} | {
-        f"tau{i}j{j + 1}": np.full(events, 0.5**i) for j in (0, 1) for i in (1, 2, 3)
-    }
-    return write_frame(
-        path,
-        "df",
-        [
-            (list(columns), np.stack(list(columns.values()), 1)),
-            (["label"], (np.arange(events) % 10 == 0)[:, None].astype(np.int64)),
-        ],
-    )
-
 # %% ../../nbs/data/frames.ipynb #c026
 #| code-fold: true
 def toptagging_blocks(
@@ -409,32 +356,3 @@ def toptagging_blocks(
                 of.get(label),
                 meta,
             )
-
-# %% ../../nbs/data/frames.ipynb #c026s1
-def toy_toptagging(
-    path,
-    jets=100,
-    width=200,  # constituents
-    table=True,
-    seed=0,
-):
-    "Write a small file in the layout of the top-tagging reference."
-    p4, mask = toy_jets(jets, seed=seed)
-    order = np.argsort(-np.hypot(p4[..., 1], p4[..., 2]) * mask, 1)
-    values = np.zeros((jets, width, 4), np.float32)
-    values[:, : p4.shape[1]] = np.take_along_axis(
-        np.where(mask[..., None], p4, 0), order[..., None], 1
-    )
-    names = [f"{c}_{i}" for i in range(width) for c in ("E", "PX", "PY", "PZ")]
-    return write_frame(
-        path,
-        "table",
-        [
-            (names, values.reshape(jets, -1)),
-            (
-                ["ttv", "is_signal_new"],
-                np.stack([np.zeros(jets, np.int64), np.arange(jets) % 2], 1),
-            ),
-        ],
-        table,
-    )

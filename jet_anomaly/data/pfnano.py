@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CM', 'COLUMNS', 'LAST_COPY', 'MULTICHANNEL', 'EVENT', 'JET', 'CHARGE', 'follow_links', 'measured_mm', 'near',
-           'pfnano_blocks', 'toy_pfnano']
+           'pfnano_blocks']
 
 # %% ../../nbs/data/pfnano.ipynb #c003
 from pathlib import Path
@@ -23,9 +23,7 @@ from jet_anomaly.data.source import (
     missing_branch,
     open_tree,
     pad,
-    toy_jets,
     tree_blocks,
-    write_tree,
 )
 from ..jet.jets import kinematic_observables
 
@@ -291,69 +289,3 @@ def _candidates(of, puppi):
     if "puppi_weight" in of:
         features["puppi_weight"] = of["puppi_weight"].astype(np.float32)
     return p4, features
-
-# %% ../../nbs/data/pfnano.ipynb #c022
-#| code-fold: true
-def toy_pfnano(
-    path,
-    events=50,  # of two fat jets each
-    embedded=False,  # the older layout
-    seed=0,
-):
-    "Write a small file in the layout of PFNano, with an electron in some jets and every second jet matched."
-    rng = np.random.default_rng(seed)
-    p4, mask = toy_jets(2 * events, seed=seed)
-    jets, n = kinematic_observables(p4, mask), mask.sum(1)
-    p, per_event = p4[mask], n.reshape(-1, 2).sum(1)
-    pt, charged = np.hypot(p[:, 1], p[:, 2]), rng.random(len(p)) < 0.6
-    tracked = charged & (pt > 1)
-
-    def cm(width):
-        return np.where(tracked, rng.normal(0, width, len(p)), -1), np.where(tracked, width, -1)
-
-    (d0, d0_err), (dz, dz_err) = cm(0.01), cm(0.02)
-    cands = dict(
-        pt=pt,
-        eta=np.arcsinh(p[:, 3] / pt),
-        phi=np.arctan2(p[:, 2], p[:, 1]),
-        mass=0 * pt,
-        d0=d0,
-        d0Err=d0_err,
-        dz=dz,
-        dzErr=dz_err,
-        puppiWeight=rng.choice([0.5, 1.0], len(p)),
-        pdgId=np.where(charged, rng.choice([-211, 211], len(p)), 22),
-        charge=np.where(charged, rng.choice([-1, 1], len(p)), 0),
-    )
-
-    def lists(values, counts):
-        return ak.unflatten(
-            values.astype(np.int32 if values.dtype.kind == "i" else np.float32), counts
-        )
-
-    data = {f"FatJet_{k}": lists(jets[k], np.full(events, 2)) for k in ("pt", "eta", "phi", "mass")}
-    data["FatJetPFCands_jetIdx"] = lists(np.repeat(np.arange(2 * events) % 2, n), per_event)
-    data |= {
-        f"{'FatJetPFCands' if embedded else 'PFCands'}_{k}": lists(v, per_event)
-        for k, v in cands.items()
-    }
-    if not embedded:
-        data["FatJetPFCands_pFCandsIdx"] = lists(
-            np.concatenate([np.arange(k) for k in per_event]), per_event
-        )
-    for name, every in ("Electron", 4), ("GenJetAK8", 2):
-        chosen = np.arange(0, 2 * events, every)
-        data |= {
-            f"{name}_{k}": lists(
-                jets[k][chosen] if k != "pt" else np.full(len(chosen), 30.0),
-                np.bincount(chosen // 2, minlength=events),
-            )
-            for k in ("pt", "eta", "phi")
-        }
-    data |= {f"Muon_{k}": lists(np.zeros(0), np.zeros(events, int)) for k in ("pt", "eta", "phi")}
-    numbers = {
-        "run": np.ones(events, np.uint32),
-        "event": np.arange(1000, 1000 + events, dtype=np.uint64),
-        "LHE_HT": np.linspace(300, 600, events, dtype=np.float32),
-    }
-    return write_tree(path, "Events", data | numbers)

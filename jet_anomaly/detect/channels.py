@@ -31,7 +31,10 @@ def map_network(
     latent=6,  # side of the latent picture: 4, 6 or 8
     heads=1,  # numbers the encoder gives per element of the latent picture
 ):  # encoder, decoder
-    "Images (jets, channels, 32, 32) to latent pictures (jets, heads · channels, latent, latent), and back from `channels` of those."
+    """Encoder and decoder of images (jets, channels, 32, 32).
+
+    The encoder gives latent pictures (jets, heads · channels, latent, latent); the decoder takes `channels` of them.
+    """
     if latent not in LATENTS:
         raise ValueError(
             f"latent={latent}; expected one of {tuple(LATENTS)}, the side of the latent picture."
@@ -112,7 +115,8 @@ class ChannelAE(Detector):
             )
         if self.config.reconstruction == "cross_entropy" and least < 0:
             raise ValueError(
-                f"Among the channels {self.config.channels} there are pixels below zero, which have no cross-entropy; use reconstruction='mse'."
+                f"Among the channels {self.config.channels} there are pixels below zero, "
+                "which have no cross-entropy; use reconstruction='mse'."
             )
         for channel in self.config.channels:
             own = torch.tensor(
@@ -176,7 +180,7 @@ class ChannelVAEConfig(ChannelConfig):
 #| code-fold: true
 @register("channel_vae")
 class ChannelVAE(ChannelAE):
-    "The same with a latent distribution."
+    "Convolutional variational autoencoder: a `ChannelAE` whose latent picture is drawn from a normal distribution."
 
     Config, score, heads = ChannelVAEConfig, "loss", 2
 

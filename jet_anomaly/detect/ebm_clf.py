@@ -6,6 +6,7 @@
 __all__ = ['EBM', 'CrossEntropy', 'EBMCLFConfig', 'EBMCLF']
 
 # %% ../../nbs/detect/ebm_clf.ipynb #c003
+import dataclasses
 from dataclasses import dataclass
 
 import torch
@@ -76,41 +77,43 @@ class EBMCLF(EBM):
             raise ValueError(f"classes={self.config.classes} must be at least 2.")
         super().build()
 
+    def learn(self, jets, validation, trainer):
+        if not self.config.joint:  # nothing to contrast with the reference
+            self.config = dataclasses.replace(self.config, start_epochs=0)
+        return super().learn(jets, validation, trainer)
+
     def fit(self, jets, validation=None, penalties=(), **settings):
         own = CrossEntropy(self.config.classes, self.config.one_vs_all)
         return super().fit(jets, validation, penalties=[own, *penalties], **settings)
 
 # %% ../../nbs/detect/ebm_clf.ipynb #c013
 @patch
-def logits(self: EBMCLF, x, mask):
-    return self.net(x, mask).to(x.dtype)
-
-
-@patch
-def terms(self: EBMCLF, x, mask, step=Step()):
-    f = self.logits(x, mask)
+def terms(self: EBMCLF, z, mask, step=Step()):  # noqa: B008
+    training = self.training and step.training
+    f = self.logits(z, mask, self.net if training else None)
     if self.config.joint:
-        return super(EBMCLF, self).terms(x, mask, step=step) | {"logits": f}
-    return {"loss": 0 * f.sum(1), "energy": self.energy(x, mask), "logits": f}
+        return super(EBMCLF, self).terms(z, mask, step=step) | {"logits": f}
+    if training:
+        self.follow()
+    return {"loss": 0 * f.sum(1), "energy": -f.logsumexp(1), "logits": f}
 
 
 @patch
-def diagnose(self: EBMCLF, x, mask):
-    return super(EBMCLF, self).diagnose(x, mask) if self.config.joint else {}
+def diagnose(self: EBMCLF, z, mask):
+    return super(EBMCLF, self).diagnose(z, mask) if self.config.joint else {}
 
 
 @patch
-def class_terms(self: EBMCLF, x, mask):
+def class_terms(self: EBMCLF, z, mask):
     "Logits and probabilities of the classes, each (jets, classes), for `compute`."
-    f = self.in_chunks(self.logits, x, mask)
+    f = self.logits(z, mask)
     return {"logits": f, "probabilities": f.sigmoid() if self.config.one_vs_all else f.softmax(1)}
 
 
 @patch
-def score_terms(self: EBMCLF, x, mask):
-    made = self.class_terms(x, mask)
-    return {
-        "energy": self.wall(x, mask) - made["logits"].logsumexp(1),
+def score_terms(self: EBMCLF, z, mask):
+    made = self.class_terms(z, mask)
+    return super(EBMCLF, self).score_terms(z, mask) | {
         "max_logit": -made["logits"].amax(1),
         "softmax": 1 - made["probabilities"].amax(1),
     }

@@ -28,7 +28,10 @@ def published_network(
     hidden=32,  # width of the dense layers beside the encoding
     encoding=12,  # numbers in the bottleneck
 ):  # encoder, decoder
-    "The convolutional autoencoder of arXiv:1808.08992, fig. 3: images (jets, 1, pixels, pixels) to encodings to logits (jets, pixels²)."
+    """Encoder and decoder of the convolutional autoencoder of arXiv:1808.08992, fig. 3.
+
+    Images (jets, 1, pixels, pixels) to encodings to logits (jets, pixels²).
+    """
     side = pixels // 4
     encoder = nn.Sequential(
         *_conv(1, width),
@@ -64,7 +67,10 @@ def patch_network(
     hidden=32,  # width of the dense layers beside the encoding
     encoding=12,  # numbers in the bottleneck
 ):  # encoder, decoder
-    "Patches of 4 × 4 pixels, one convolution over them, two dense layers: the shapes of `published_network`, a hundredth of its arithmetic."
+    """Encoder and decoder with the shapes of `published_network` and a hundredth of its arithmetic.
+
+    Patches of 4 × 4 pixels, one convolution over them, two dense layers.
+    """
     side = pixels // 4
     encoder = nn.Sequential(
         nn.Conv2d(1, width, 4, stride=4),
@@ -102,7 +108,7 @@ def in_mean_pixels(
     p,  # (…, pixels): shares that sum to one
     intensity,  # "linear" or "sqrt"
 ):  # (…, pixels)
-    "Pixels in units of the mean one, or the square root of that."
+    "Pixels in units of the mean pixel, or the square root of that."
     x = p * p.shape[-1]
     return x.clamp(min=0).sqrt() if intensity == "sqrt" else x
 
@@ -190,7 +196,7 @@ class EnergyConfig:
 
 @register("image_energy")
 class ImageEnergy(Detector):
-    "Σ p² over pixels: what an image autoencoder that paints nothing would score."
+    "Σ p² over pixels: the score of an image autoencoder that returns empty images."
 
     Config, score, stored = EnergyConfig, "energy", False
     small = dict(pixels=8)
@@ -216,7 +222,7 @@ class MeanImageConfig(EnergyConfig):
 
 @register("mean_image")
 class MeanImage(Detector):
-    "Mean squared distance to the average background picture: what an image autoencoder that paints only that would score."
+    "Mean squared distance to the average background image: the score of an autoencoder that always returns it."
 
     Config, score, stored = MeanImageConfig, "distance", False
     small = dict(pixels=8)

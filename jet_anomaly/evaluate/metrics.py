@@ -249,7 +249,7 @@ def roc(
 
 # %% ../../nbs/evaluate/metrics.ipynb #c024
 def auc(background, signal=None, weights_background=None, weights_signal=None) -> float:
-    "Area under the ROC curve: 0.5 for a coin, 1 for a perfect score; below 0.5 signal scores lower than background."
+    "Area under the ROC curve: 0.5 for a random score, 1 for a perfect one; below 0.5 signal scores lower."
     c = roc(background, signal, weights_background, weights_signal)
     return float(np.trapezoid(_numpy(c.signal), _numpy(c.background)))
 

@@ -10,7 +10,7 @@ import math
 
 import torch
 
-from .fused import native_align, native_centre, natively
+from ..core.kernels import with_kernel
 from .kinematics import _eta, in_blocks, in_kind, jet_p4, wide
 
 # %% ../../nbs/jet/align.ipynb #c009
@@ -46,7 +46,7 @@ def _coordinates(px, py, pz):
 
 
 @in_kind
-@natively(native_centre)
+@with_kernel("jet_anomaly.jet.kernels")
 @in_blocks(1024)
 def centre_and_rotate(
     p4,  # (jets, constituents, 4), GeV, zero padded
@@ -129,7 +129,7 @@ def _greedy(p, h, f, alive, first):
 
 # %% ../../nbs/jet/align.ipynb #c029
 @in_kind
-@natively(native_align)
+@with_kernel("jet_anomaly.jet.kernels")
 @in_blocks(2048)
 def algorithm_1(
     p4,  # (jets, constituents, 4), GeV, zero padded

@@ -182,10 +182,16 @@ def boost(
 @in_kind
 def rapidity(
     p4,  # (..., 4), GeV
+    rounding=None,  # relative error of the components; by default that of their type
 ):
-    "½ ln((E + pz)/(E − pz)); 0 for a zero vector."
-    e = p4[..., 0]
-    return torch.atanh(torch.where(e > 0, p4[..., 3] / e, torch.zeros_like(e)))
+    "½ ln((E + pz)/(E − pz)), written as arsinh(pz/mT); 0 for a zero vector, ±42 along the beam."
+    e, px, py, pz = p4.unbind(-1)
+    t2 = px**2 + py**2
+    p = (t2 + pz**2).sqrt()
+    m2 = (e - p) * (e + p)
+    real = m2 > 4 * (rounding or torch.finfo(p4.dtype).eps) * e**2  # not made by rounding
+    mt2 = t2 + torch.where(real, m2, 0)
+    return _eta(mt2.clamp(min=torch.finfo(p4.dtype).tiny).sqrt(), pz)
 
 
 @in_kind

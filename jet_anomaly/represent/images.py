@@ -11,7 +11,6 @@ import math
 import numpy as np
 import torch
 
-from ..jet.fused import native_places, natively
 from ..jet.kinematics import in_blocks, in_kind, jet_p4, pt
 from .scale import Representation
 from .sequences import _relative
@@ -20,13 +19,7 @@ from .sequences import _relative
 FRAMES = "axis", "centred", "full"
 
 
-def _placed(p4, mask, frame):
-    out = native_places(p4, mask, mask.shape[1], FRAMES.index(frame)) if frame in FRAMES else None
-    return out and (*out[1:], out[0])
-
-
 @in_kind
-@natively(_placed)
 @in_blocks(1024)
 def image_coordinates(
     p4,  # (jets, constituents, 4), GeV, zero padded, sorted by pT

@@ -19,7 +19,9 @@ from ..jet.kinematics import gathered, jet_p4, pt
 # %% ../../nbs/represent/scale.ipynb #c008
 #| code-fold: true
 class Representation(nn.Module):
-    """What a detector sees of a jet: a subclass defines `unscaled` and, where there are constants to fit, `learn` and `scaled`.
+    """The inputs that a detector computes from a jet.
+
+    A subclass defines `unscaled` and, where there are constants to fit, `learn` and `scaled`.
 
     `learn` gets what `observed` answers for the training jets, by default the unscaled representation.
     Fitted constants are buffers: they are saved with the model and move with it from device to device.
@@ -56,7 +58,8 @@ class Representation(nn.Module):
         "The representation of a batch of jets, on their device. Raises `RuntimeError` before `fit`."
         if not self.fitted:
             raise RuntimeError(
-                f"{type(self).__name__} holds no fitted constants: call fit(training_jets), or load a state dict that has them."
+                f"{type(self).__name__} holds no fitted constants: call fit(training_jets), "
+                "or load a state dict that has them."
             )
         return self.scaled(*_tuple(self.unscaled(p4, mask, **features)))
 
@@ -167,7 +170,10 @@ class RobustScale(nn.Module):
 # %% ../../nbs/represent/scale.ipynb #c016
 #| code-fold: true
 class ScaledFourVectors(Representation):
-    "The hardest constituents' four-vectors, aligned, flattened and robustly scaled (arXiv:2007.01850): (jets, 4 n_constituents)."
+    """The hardest constituents' four-vectors, aligned, flattened and robustly scaled: (jets, 4 n_constituents).
+
+    After VAE-Jet (arXiv:2007.01850).
+    """
 
     def __init__(
         self,
@@ -196,7 +202,8 @@ class ScaledFourVectors(Representation):
     def inverse(
         self,
         x,  # (jets, 4 n_constituents): this representation, or a network's output
-        threshold=0.01,  # a constituent is real where its energy is above this; GeV, or share of the jet's pT with `pt_scaling`
+        # a constituent is real where its energy is above this; GeV, or share of the jet's pT with `pt_scaling`
+        threshold=0.01,
     ):  # (jets, n_constituents, 4), (jets, n_constituents)
         "Four-vectors and mask, in the aligned frame, in GeV or (with `pt_scaling`) in units of the jet's pT."
         p4 = self.robust.inverse(x).unflatten(1, (self.n_constituents, 4))

@@ -11,7 +11,6 @@ import torch
 from torch.nn.functional import pad
 
 from ..jet.align import _along_x, _coordinates, algorithm_1, centre_and_rotate
-from ..jet.fused import native_places, natively
 from ..jet.kinematics import from_pt_eta_phi, in_blocks, in_kind, jet_p4, pt
 from .scale import Representation, RobustScale
 
@@ -22,13 +21,7 @@ def _relative(p4, n):
     return _coordinates(*(along_x @ p4[:, :n].transpose(1, 2))[:, 1:].unbind(1))
 
 
-def _placed(p4, mask, n):
-    out = native_places(p4, mask, n)
-    return out and (*out, pad(mask[:, :n], (0, max(n - mask.shape[1], 0))))
-
-
 @in_kind
-@natively(_placed)
 @in_blocks(2048)
 def relative_coordinates(
     p4,  # (jets, constituents, 4), GeV, zero padded, sorted by pT

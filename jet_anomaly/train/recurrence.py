@@ -29,7 +29,7 @@ def normal_kl(
 
 
 class Steps(NamedTuple):
-    "What a VRNN says at every step; each (sequences, steps, …)."
+    "The outputs of a VRNN at every step; each (sequences, steps, …)."
 
     mean: torch.Tensor  # of the posterior, (…, latent)
     std: torch.Tensor
@@ -186,7 +186,7 @@ def context_terms(
     hidden,  # width
     context,  # (sequences, variables), or None
 ):  # (sequences or 1, 5 hidden): for the three gates, the encoder, the decoder
-    "What does not change from step to step: biases of the first layers, and the context through its matrices."
+    "Terms that are the same at every step: biases of the first layers, and the context times its matrices."
     none = w["encode_first_bias"].new_zeros(1, 3 * hidden)
     parts = [none, w["encode_first_bias"][None], w["decode_first_bias"][None]]
     names = [
@@ -251,7 +251,10 @@ def forward(
     noise=None,  # (sequences, steps, latent) of unit variance; None for the posterior's mean
     context=None,  # (sequences, variables)
 ) -> Steps:
-    "Everything the network says at every step; a step knows nothing of those after it, so padding at the end does no harm."
+    """The outputs (`Steps`) of every step.
+
+    A step does not depend on later ones, so padding at the end does not change it.
+    """
     w, n, x = self.weights(), self.hidden, x.transpose(0, 1)
     gc, ec, dc = context_terms(w, n, context).split((3 * n, n, n), 1)
     a = relu(linear(relu(linear(x, w["x1"], w["x1_bias"])), w["x2"], w["x2_bias"]))

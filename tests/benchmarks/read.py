@@ -19,25 +19,21 @@ import h5py
 import numpy as np
 import uproot
 
-from jet_anomaly.data.arrays import toy_aspen, toy_jetnet, toy_vaejet, toy_vrnn
-from jet_anomaly.data.delphes import toy_delphes
-from jet_anomaly.data.frames import toy_lhco, toy_lhco_features, toy_toptagging
-from jet_anomaly.data.jetclass import toy_jetclass
-from jet_anomaly.data.pfnano import toy_pfnano
-from jet_anomaly.data.pickles import toy_multichannel, unpickle_frame
+from jet_anomaly.data.pickles import unpickle_frame
+from jet_anomaly.data.toys import TOYS
 
-TOYS = {
-    "delphes": (toy_delphes, 4000),
-    "pfnano": (toy_pfnano, 4000),
-    "jetclass": (toy_jetclass, 10_000),
-    "lhco": (toy_lhco, 300),
-    "lhco_features": (toy_lhco_features, 20_000),
-    "toptagging": (toy_toptagging, 5000),
-    "jetnet": (toy_jetnet, 20_000),
-    "aspen": (toy_aspen, 5000),
-    "vrnn": (toy_vrnn, 1000),
-    "vaejet": (toy_vaejet, 10_000),
-    "multichannel": (toy_multichannel, 2000),
+EVENTS = {  # or jets, in the file of each format
+    "delphes": 4000,
+    "pfnano": 4000,
+    "jetclass": 10_000,
+    "lhco": 300,
+    "lhco_features": 20_000,
+    "toptagging": 5000,
+    "jetnet": 20_000,
+    "aspen": 5000,
+    "vrnn": 1000,
+    "vaejet": 10_000,
+    "multichannel": 2000,
 }
 
 
@@ -206,9 +202,8 @@ def main():
         f"{'format':<20}{'MB':>7}{'jets':>8}{'jets/s':>10}{'MB/s':>7}{'copy MB/s':>11}{'loop jets/s':>13}{'ratio':>8}{'peak MB':>9}{'peak MB, 10×':>14}"
     )
     with tempfile.TemporaryDirectory() as folder:
-        for name in args.formats or TOYS:
-            toy, rows = TOYS[name]
-            rows = args.rows or rows
+        for name in args.formats or EVENTS:
+            toy, rows = TOYS[name], args.rows or EVENTS[name]
             small, large = (
                 toy(Path(folder) / f"{name}1", rows),
                 toy(Path(folder) / f"{name}10", 10 * rows),
