@@ -150,7 +150,7 @@ def test_damaged_shards_and_old_leftovers_are_replaced(tmp_path, tiny):
     whole = files(tmp_path)
     [shard] = tmp_path.rglob("*.h5")
     shard.write_bytes(shard.read_bytes()[:5000])
-    old, new = (shard.with_name(f".shard-0000{i}.h5.x.part") for i in (1, 2))
+    old, new = (shard.with_name(f".shard-0000{i}.h5.x.unfinished.part") for i in (1, 2))
     for part in old, new:
         part.write_bytes(b"half")
     os.utime(old, (0, 0))

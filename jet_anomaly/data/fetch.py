@@ -21,8 +21,7 @@ from urllib.parse import quote
 
 from tqdm import tqdm
 
-from ..core.files import atomic_path
-from .simulate import cache_folder
+from ..core.files import atomic_path, cache_folder
 
 # %% ../../nbs/data/fetch.ipynb #c006
 #| code-fold: true

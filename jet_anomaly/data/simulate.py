@@ -4,8 +4,7 @@
 
 # %% auto #0
 __all__ = ['RECIPE', 'FEATURES', 'BATCH', 'FIRST', 'SMALL', 'LARGE', 'TEST_SETS', 'Sample', 'make_sample', 'shard_size',
-           'n_shards', 'make_shard', 'shard_path', 'cache_folder', 'simulate', 'simulate_to', 'test_sets',
-           'process_names']
+           'n_shards', 'make_shard', 'shard_path', 'simulate', 'simulate_to', 'test_sets', 'process_names']
 
 # %% ../../nbs/data/simulate.ipynb #c003
 #| code-fold: true
@@ -13,9 +12,7 @@ import hashlib
 import importlib
 import json
 import math
-import os
 import tempfile
-import time
 import warnings
 import zlib
 from concurrent.futures import Executor, as_completed
@@ -29,6 +26,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from ..core.files import cache_folder, remove_unfinished
 from ..core.workers import Workers, cores
 from .cluster import cluster, generator_package, substructure
 from jet_anomaly.data.processes import (
@@ -292,7 +290,8 @@ def _collect(pool, sample, todo, folder, bar):
 # %% ../../nbs/data/simulate.ipynb #c025s1
 def _make(sample, n, folder, processes, progress):
     "Make the missing shards; the files of all, in order."
-    _sweep(folder)
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    remove_unfinished(folder, older=600)  # a shard takes less
     shards = range(n_shards(n))
     todo = [s for s in shards if not _finished(folder, s)]
     total, missing = (sum(map(shard_size, x)) for x in (shards, todo))
@@ -313,23 +312,8 @@ def _make(sample, n, folder, processes, progress):
                 _write_shard(sample, shard, folder, bar.update)
     return [shard_path(folder, s) for s in shards]
 
-
-def _sweep(folder):
-    "Make the folder; remove what runs killed while writing have left under temporary names."
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    for part in Path(folder).glob(".*.part"):
-        if time.time() - part.stat().st_mtime > 600:
-            part.unlink(missing_ok=True)
-
 # %% ../../nbs/data/simulate.ipynb #c027
 #| code-fold: true
-def cache_folder() -> Path:
-    "Where simulated jets are kept: JET_ANOMALY_CACHE, or the user's cache."
-    import pooch
-
-    return Path(os.environ.get("JET_ANOMALY_CACHE") or pooch.os_cache("jet_anomaly"))
-
-
 @contextmanager
 def _simulated(process, n, processes, cache, progress, settings):
     "The blocks of a sample, from the cache or made now."
