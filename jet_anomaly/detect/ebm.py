@@ -41,6 +41,7 @@ def _sign(a):
     return torch.where(a < 0, -1.0, 1.0)[:, None]
 
 # %% ../../nbs/detect/ebm.ipynb #e011
+#| code-fold: true
 def jet_numbers(
     x,  # (jets, constituents, 3): log pT, Δη, Δφ
     mask,  # (jets, constituents)
@@ -77,6 +78,7 @@ def constituent_numbers(x, mask):
     return torch.cat([x[..., :1], 5 * x[..., 1:], near, 5 * share[..., None], rank], -1), share
 
 # %% ../../nbs/detect/ebm.ipynb #e014
+#| code-fold: true
 def perceptron(*widths):
     layers = (m for a, b in zip(widths, widths[1:]) for m in (nn.Linear(a, b), nn.SiLU()))
     return nn.Sequential(*layers)[:-1]
@@ -111,6 +113,7 @@ class ListCorrection(Correction):
         return self.dense(torch.cat([z.flatten(1), self.of_jet(x, mask)], 1))
 
 # %% ../../nbs/detect/ebm.ipynb #e015
+#| code-fold: true
 class SetCorrection(Correction):
     "A deep set on turned constituents (arXiv:1703.06114), with one layer that sees the means."
 
@@ -144,6 +147,7 @@ class SetCorrection(Correction):
 NETWORKS = {"sets": SetCorrection, "list": ListCorrection}
 
 # %% ../../nbs/detect/ebm.ipynb #e018
+#| code-fold: true
 @dataclass
 class EBMConfig:
     network: str = "sets"  # or "list", a perceptron
@@ -178,6 +182,7 @@ def check(c):
         )
 
 # %% ../../nbs/detect/ebm.ipynb #e019
+#| code-fold: true
 @register("ebm")
 class EBM(Detector):
     "An energy |z|²/2 + f(z) on whitened jets, trained with persistent Hamiltonian Monte Carlo."
@@ -218,7 +223,7 @@ class EBM(Detector):
     def compile(self, *args, **kwargs):
         self.net.compile(*args, **kwargs)  # the chains go through it many times
 
-# %% ../../nbs/detect/ebm.ipynb #e020
+# %% ../../nbs/detect/ebm.ipynb #e020a
 @patch
 def logits(self: EBM, z, mask, net=None):
     "Outputs of the network, (jets, outputs); by default of the averaged one."
@@ -248,7 +253,7 @@ def wall(self: EBM, z, mask):
     "Rises beyond the sizes of the training jets, where nothing has taught the network."
     return 100.0 * mask.sum(1) * (size(z, mask) - self.edge).clamp(min=0).square()
 
-
+# %% ../../nbs/detect/ebm.ipynb #e020
 @patch
 def propose(
     self: EBM,
@@ -279,6 +284,7 @@ def reference(self: EBM, mask, generator=None):  # (jets, constituents, 3)
     return normal(shape, generator, mask[..., None])
 
 # %% ../../nbs/detect/ebm.ipynb #e022
+#| code-fold: true
 @patch
 def start_terms(self: EBM, z, mask):
     "Noise-contrastive estimation against the reference."
@@ -312,6 +318,7 @@ def chain_terms(self: EBM, z, mask):
     return {"loss": contrast + c.regularisation * squares, "contrast": contrast, "energy": real}
 
 # %% ../../nbs/detect/ebm.ipynb #e023
+#| code-fold: true
 @patch
 @torch.no_grad()
 def follow(self: EBM):
@@ -348,6 +355,7 @@ def validation_terms(self: EBM, z, mask):
     return {"loss": far, "energy": e}
 
 # %% ../../nbs/detect/ebm.ipynb #e024
+#| code-fold: true
 @patch
 def learn(self: EBM, jets, validation, trainer):
     "Standardise, start by noise contrast, then let chains run."
@@ -425,6 +433,7 @@ def diagnose(self: EBM, z, mask, n=1000):
     return out
 
 # %% ../../nbs/detect/ebm.ipynb #e029
+#| code-fold: true
 @patch
 @torch.no_grad()
 def generate(

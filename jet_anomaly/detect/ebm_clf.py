@@ -17,6 +17,7 @@ from .detector import Penalty, blocks, detector_class, register
 from ..train.loop import Step
 
 # %% ../../nbs/detect/ebm_clf.ipynb #c008
+#| code-fold: true
 class CrossEntropy(Penalty):
     "Cross-entropy of the detector's logits with the labels of the training jets."
 
@@ -53,6 +54,7 @@ class CrossEntropy(Penalty):
         return binary_cross_entropy_with_logits(f, one_hot(y, self.classes).to(f)) * self.classes
 
 # %% ../../nbs/detect/ebm_clf.ipynb #c011
+#| code-fold: true
 EBM = detector_class("ebm")
 
 

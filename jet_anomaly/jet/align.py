@@ -128,6 +128,7 @@ def _greedy(p, h, f, alive, first):
     return torch.cat(order, 1)
 
 # %% ../../nbs/jet/align.ipynb #c029
+#| code-fold: true
 @in_kind
 @with_kernel("jet_anomaly.jet.kernels")
 @in_blocks(2048)
@@ -176,6 +177,7 @@ def _hardest_kt(p4, alive, n, *options, dtype):
     return p, h, f, alive, lead
 
 # %% ../../nbs/jet/align.ipynb #c037
+#| code-fold: true
 def _published(p4, alive, n, m0, e0, radius, at_least, dtype):
     p4, alive = p4[..., :50], alive[:, :50]
 

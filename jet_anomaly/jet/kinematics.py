@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 # %% ../../nbs/jet/kinematics.ipynb #c006
+#| code-fold: true
 def as_tensor(
     a,  # NumPy array, tensor, or list of numbers
 ):
@@ -230,6 +231,7 @@ def rotate_x(
     return join(e, px, c * py - s * pz, s * py + c * pz)
 
 # %% ../../nbs/jet/kinematics.ipynb #c035
+#| code-fold: true
 def gathered(
     n,  # length of the whole
     parts,  # tensors, or tuples of tensors, block after block along the first axis

@@ -200,6 +200,7 @@ def _many(p4, mask, r0):
     ]
 
 # %% ../../nbs/jet/substructure.ipynb #c028s1
+#| code-fold: true
 NAMES = (
     "mass",
     "girth",

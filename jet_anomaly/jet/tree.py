@@ -39,6 +39,7 @@ class Merge(NamedTuple):
     delta: torch.Tensor  # ΔR of the two
 
 # %% ../../nbs/jet/tree.ipynb #c008s1
+#| code-fold: true
 class Clustering:
     "Clusters of a batch of jets, in slots; iterating merges them step by step. `pt`, `y`, `phi` (jets, slots) are the state before the merge."
 
@@ -217,7 +218,6 @@ def subjet_axes(
     if axes not in AXES:
         raise ValueError(f"No axes {axes!r}; choose one of {tuple(AXES)}.")
     clustering = Clustering(p4, mask, *AXES[axes])
-    missing = max(0, n_max - clustering.y.shape[1])
 
     def snapshot(k):
         def one(t, empty):

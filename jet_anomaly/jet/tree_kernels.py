@@ -48,6 +48,7 @@ def new_history(width):
     return History(clusters, pt, y, phi, places[0], places[1], places[2:], merges[0], merges[1])
 
 # %% ../../nbs/jet/tree_kernels.ipynb #c010
+#| code-fold: true
 @jit
 def pt_y_phi(e, x, y, z):
     p = sqrt(x * x + y * y + z * z)
@@ -165,6 +166,7 @@ def last_distances(first, last, p4, mask, power, out):
             out[j, k] = h.d[n - 2 - k]
 
 # %% ../../nbs/jet/tree_kernels.ipynb #c017
+#| code-fold: true
 @jit
 def read_axes(n, h, n_max, axes):
     "Rapidity and azimuth of the clusters when k = 1 … n_max are left, in the order of their slots."

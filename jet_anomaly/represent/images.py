@@ -160,6 +160,7 @@ def _one_hot(pdgid, mask, other):
     return types + ([mask & ~torch.stack(types).any(0)] if other == "channel" else [])
 
 # %% ../../nbs/represent/images.ipynb #c028
+#| code-fold: true
 class ChannelImages(Representation):
     """A stack of images per jet, relative to its axis: (jets, channels, pixels, pixels), axes η and φ; `names` names the planes.
 

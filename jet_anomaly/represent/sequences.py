@@ -80,6 +80,7 @@ def from_relative_pt_eta_phi(
     return from_pt_eta_phi(x[..., 0] * jet_pt, x[..., 1] + y, x[..., 2] + phi) * mask.unsqueeze(-1)
 
 # %% ../../nbs/represent/sequences.ipynb #c019
+#| code-fold: true
 class LogSequences(Representation):
     "log pT, Δη, Δφ of the hardest constituents, (jets, n_constituents, 3), and their mask (arXiv:2302.00695)."
 

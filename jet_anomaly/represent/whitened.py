@@ -44,6 +44,7 @@ def rotated(
     return torch.stack([x[..., 0], c * h - s * f, s * h + c * f], -1)
 
 # %% ../../nbs/represent/whitened.ipynb #w012
+#| code-fold: true
 class WhitenedJets(Representation):
     """Coordinates z, (jets, n_constituents, 3), in which jets are nearly standard normal, and their mask.
 
