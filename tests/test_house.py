@@ -16,6 +16,7 @@ for part in "detect", "experiment", "search", "cli":
 LAZY = [
     "pythia8",
     "fastjet",
+    "vector",
     "hdf5plugin",
     "ot",
     "pyhf",

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from scipy import special, stats
+
+from ..core.kernels import jit
 
 # %% ../../nbs/search/background.ipynb #bkg006
 SQRT_S = 13_000.0  # GeV, of the collisions
@@ -236,7 +237,7 @@ def choose_parameters(
     return most, [*table, Choice(most, fit.deviance, np.nan)]
 
 # %% ../../nbs/search/background.ipynb #bkg028
-@njit(cache=True, nogil=True)
+@jit
 def _expand(nodes, weights, theta, template, s, nu, slope):
     "Fill the expected events of each bin, and their derivatives by the parameters and the signal."
     bins, points, k = nodes.shape
@@ -254,7 +255,7 @@ def _expand(nodes, weights, theta, template, s, nu, slope):
                 slope[i, j] += f * nodes[i, q, j]
 
 
-@njit(cache=True, nogil=True)
+@jit
 def _value(counts, nu, template, s):
     "Negative log-likelihood; infinite where a signal takes 99 % of the background or more away."
     total = 0.0
@@ -267,7 +268,7 @@ def _value(counts, nu, template, s):
     return total
 
 # %% ../../nbs/search/background.ipynb #bkg030
-@njit(cache=True, nogil=True)
+@jit
 def _curvature(counts, nu, slope, s, d, fisher, g, h):
     "Fill gradient and curvature in the first d parameters; the signal is the last column of `slope`."
     g[:] = 0.0
@@ -283,7 +284,7 @@ def _curvature(counts, nu, slope, s, d, fisher, g, h):
                 h[j, l] += (inner + bend * (j < k)) * slope[i, j] * slope[i, l]
 
 # %% ../../nbs/search/background.ipynb #bkg031
-@njit(cache=True, nogil=True)
+@jit
 def _solve(h, g, d, step):
     "Solve h step = −g by Cholesky, in the lower triangle of h; False where h is not positive."
     for j in range(d):
@@ -293,7 +294,7 @@ def _solve(h, g, d, step):
                 a -= h[j, q] * h[l, q]
             if l < j:
                 h[j, l] = a / h[l, l]
-            elif a <= 1e-12:
+            elif not a > 1e-12:  # nor where it is no number
                 return False
             else:
                 h[j, j] = np.sqrt(a)
@@ -313,7 +314,7 @@ def _solve(h, g, d, step):
 CONVERGED, AT_EDGE, FAILED = 0, 1, 2
 
 
-@njit(cache=True, nogil=True)
+@jit
 def _search(counts, nodes, weights, template, theta, s, step, value, trial, nu, slope):
     "Halve a step until the likelihood gains: its size, and the new value; fills trial, nu and slope."
     size = 1.0
@@ -328,7 +329,7 @@ def _search(counts, nodes, weights, template, theta, s, step, value, trial, nu, 
     return 0.0, value
 
 
-@njit(cache=True, nogil=True)
+@jit
 def _direction(counts, nu, slope, s, d, g, h, step):
     "The Newton step, and twice the gain it promises; −1 when there is none."
     for fisher in (False, True):
@@ -338,7 +339,7 @@ def _direction(counts, nu, slope, s, d, g, h, step):
     return -1.0
 
 # %% ../../nbs/search/background.ipynb #bkg034
-@njit(cache=True, nogil=True)
+@jit
 def minimise(counts, nodes, weights, template, theta, s, free):
     "Fit one spectrum by Newton's method: theta changes in place; returns signal, likelihood, status."
     bins, k = len(counts), len(theta)
@@ -349,7 +350,7 @@ def minimise(counts, nodes, weights, template, theta, s, free):
     value = _value(counts, nu, template, s)
     for _ in range(60):
         promise = _direction(counts, nu, slope, s, d, g, h, step)
-        if promise < 0:
+        if not promise >= 0:
             return s, value, FAILED
         if promise < 1e-8:
             return s, value, CONVERGED
@@ -364,7 +365,7 @@ def minimise(counts, nodes, weights, template, theta, s, free):
     return s, value, FAILED
 
 # %% ../../nbs/search/background.ipynb #bkg037
-@njit(cache=True, nogil=True)
+@jit
 def fit_toys(
     counts,  # (toys, bins) float
     nodes,  # (bins, 3, parameters)
