@@ -105,11 +105,9 @@ def write_table(
             )
             if not n:
                 print(*columns, sep=",", file=file)
-            np.savetxt(
-                file,
-                np.stack([np.asarray(c, np.float64) for c in columns.values()], 1),
-                fmt="%.8g",
-                delimiter=",",
-            )
+            columns = [np.asarray(c) for c in columns.values()]
+            formats = ["%d" if c.dtype.kind in "iub" else "%.8g" for c in columns]
+            rows = np.stack([c.astype(object) for c in columns], 1)  # event numbers stay exact
+            np.savetxt(file, rows, fmt=formats, delimiter=",")
             n += len(part)
     return n
