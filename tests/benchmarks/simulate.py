@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from jet_anomaly.data import simulate
+from jet_anomaly.data import response, simulate
 from jet_anomaly.data.cluster import cluster, substructure
 from jet_anomaly.data.processes import Generator, process_names, visible
 
@@ -81,7 +81,7 @@ def main():
             rng = np.random.default_rng(batch)
             record = measure(times, "Pythia nextBatch", generator.pythia.nextBatch, n).prt
             particles = measure(times, "visible particles", visible, record)
-            seen = measure(times, "detector", detector.respond, particles, rng)
+            seen = measure(times, "detector", response.respond, particles, rng)
             found = measure(
                 times, "anti-kT", cluster, seen["p4"], np.bincount(seen["event"], minlength=n)
             )
