@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from helpers import ROOT, python
 
-SCRIPT = ROOT / "tests" / "train_two.py"
+SCRIPT = ROOT / "tests" / "fixtures" / "train_two.py"
 
 
 def trained(folder, processes, patience=None):
