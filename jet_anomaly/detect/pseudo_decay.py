@@ -68,7 +68,7 @@ DIRECTIONS = [(n in RISING) - (n in FALLING) for n in NAMES]
 
 
 def tree_arrays(
-    models,  # fitted `HistGradientBoostingClassifier`s of two classes
+    models,  # fitted `HistGradientBoostingClassifier` models of two classes
 ) -> dict:  # name → array: (trees, nodes) of the trees, and the constant
     "The trees as plain arrays; their sum is the mean of the models' logits. A leaf is its own child."
     trees = [t[0].nodes for m in models for t in m._predictors]
