@@ -79,7 +79,10 @@ def constituent_numbers(x, mask):
 
 # %% ../../nbs/detect/ebm.ipynb #e014
 #| code-fold: true
-def perceptron(*widths):
+def perceptron(
+    *widths,  # of the input, the hidden layers and the output
+):
+    "Dense layers with a smooth activation between them, whose slope chains can follow."
     layers = (m for a, b in zip(widths, widths[1:]) for m in (nn.Linear(a, b), nn.SiLU()))
     return nn.Sequential(*layers)[:-1]
 
