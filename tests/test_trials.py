@@ -8,6 +8,7 @@ import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from multiprocessing import get_context
 
 import numpy as np
 import pytest
@@ -116,7 +117,7 @@ def test_an_executor_gives_the_same(delphes, tmp_path):
     train, test = samples(delphes)
     how = dict(entries=CHEAP, directions={"qcd": ("top",)}, seeds=1, progress=False)
     here = compare(train, test, tmp_path / "here", **how)
-    with ProcessPoolExecutor(1) as executor:
+    with ProcessPoolExecutor(1, get_context("spawn")) as executor:  # a fork of threads can hang
         there = compare(train, test, tmp_path / "there", executor=executor, **how)
     for a, b in zip(here, there):
         np.testing.assert_array_equal(a.scores("top"), b.scores("top"))
