@@ -14,12 +14,12 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from ..core.locks import one_writer
 from safetensors.torch import load_file, save_file
 from torch.nn.modules import module as hooks
 
 from .. import __version__
 from ..core.files import atomic_path
+from ..core.locks import one_writer
 from .background import Background
 from ..train.loop import History
 

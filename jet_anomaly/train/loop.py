@@ -17,10 +17,10 @@ from pathlib import Path
 
 import torch
 from fastcore.basics import patch
-from ..core.locks import one_writer
 from tqdm import tqdm
 
 from ..core.files import atomic_path
+from ..core.locks import one_writer
 from .checkpoint import load_checkpoint, read_checkpoint, save_checkpoint
 from .schedules import schedule
 
