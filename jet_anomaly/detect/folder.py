@@ -19,6 +19,7 @@ from torch.nn.modules import module as hooks
 
 from .. import __version__
 from ..core.files import atomic_path
+from ..core.locks import one_writer
 from .background import Background
 from ..train.loop import History
 
@@ -42,8 +43,15 @@ def write_folder(
     history=None,  # `History`
     background=None,  # `Background`
 ) -> Path:
-    "Write the files of a detector; those of an earlier one are replaced or removed."
-    folder = Path(folder)
+    """Write the files of a detector; those of an earlier one are replaced or removed.
+
+    Raises `RuntimeError` when another run writes there, `OSError` when the disk is full.
+    """
+    with one_writer(folder):
+        return _write(Path(folder), tensors, said, history, background)
+
+
+def _write(folder, tensors, said, history, background):
     with atomic_path(folder / WEIGHTS) as temporary:
         save_file(tensors, temporary)
     fingerprint = digest(folder / WEIGHTS)

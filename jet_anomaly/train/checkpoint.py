@@ -13,7 +13,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from ..core.files import atomic_path
+from ..core.files import atomic_path, parse_json
 
 # %% ../../nbs/train/checkpoint.ipynb #c009
 def _flatten(optimizer):
@@ -49,7 +49,7 @@ def save_checkpoint(
 ):
     """Write model, optimiser and random state to one safetensors file.
 
-    Raises `TypeError` when `info` does not fit in JSON.
+    Raises `TypeError` when `info` does not fit in JSON, `OSError` when the disk is full.
     """
     tensors = {f"model.{k}": v for k, v in model.state_dict().items()}
     plain = {"info": info or {}}
@@ -74,7 +74,7 @@ def read_checkpoint(
         raise FileNotFoundError(f"{path}: no such checkpoint.")
     try:
         with safe_open(path, "pt") as file:
-            plain = json.loads((file.metadata() or {})["jet_anomaly"])
+            plain = parse_json((file.metadata() or {})["jet_anomaly"], path)
             return {k: file.get_tensor(k) for k in file.keys()}, plain
     except (SafetensorError, KeyError, ValueError) as e:
         raise ValueError(f"{path} is damaged or no checkpoint of this library ({e}).") from e
@@ -99,15 +99,23 @@ def load_checkpoint(
     Raises `ValueError` when the file does not fit the model.
     """
     tensors, plain = read_checkpoint(path)
+    weights = {k[6:]: v for k, v in tensors.items() if k.startswith("model.")}
+    if bad := [k for k, v in weights.items() if not v.isfinite().all()]:
+        raise ValueError(f"{path}: {bad[0]} holds NaN or infinite numbers; train again.")
     try:
-        model.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith("model.")})
+        model.load_state_dict(weights)
     except RuntimeError as e:
         raise ValueError(f"{path} was made by another architecture: {e}") from e
-    if optimizer is not None:
-        optimizer.load_state_dict(_unflatten(tensors, plain["optimizer"]))
-        _lay_out(optimizer)
-    if random:
-        torch.set_rng_state(tensors["random.cpu"])
-        if "random.cuda" in tensors and torch.cuda.is_initialized():
-            torch.cuda.set_rng_state(tensors["random.cuda"])
-    return plain["info"]
+    try:
+        if optimizer is not None:
+            optimizer.load_state_dict(_unflatten(tensors, plain["optimizer"]))
+            _lay_out(optimizer)
+        if random:
+            torch.set_rng_state(tensors["random.cpu"])
+            if "random.cuda" in tensors and torch.cuda.is_initialized():
+                torch.cuda.set_rng_state(tensors["random.cuda"])
+        return plain["info"]
+    except Exception as e:
+        raise ValueError(
+            f"{path} is damaged: optimiser or random numbers ({type(e).__name__}: {e})."
+        ) from e

@@ -11,6 +11,7 @@ import json
 import math
 import os
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from fastcore.basics import patch
 from tqdm import tqdm
 
 from ..core.files import atomic_path
+from ..core.locks import one_writer
 from .checkpoint import load_checkpoint, read_checkpoint, save_checkpoint
 from .schedules import schedule
 
@@ -272,7 +274,7 @@ def restore(self: Trainer, model, optimizer, rows):
     last = self.folder and self.folder / "last.safetensors"
     if not (self.resume and last and last.exists()):
         if self.folder:  # nothing of an earlier run may be taken for this one's
-            for name in "best.safetensors", "last.safetensors", "history.csv":
+            for name in "last.safetensors", "best.safetensors", "history.csv":
                 (self.folder / name).unlink(missing_ok=True)
         return History(), math.inf, -1
     there = read_checkpoint(last)[1]["info"]["settings"]
@@ -428,8 +430,8 @@ def fit(
     """Train the model in place; the weights of the best epoch are left in it.
 
     Killed and called again with the same folder and settings, it goes on where it was; on a CPU to the same bits.
-    Raises `ValueError` for no rows or settings that do not fit the folder,
-    `FloatingPointError` when the loss is not finite.
+    Raises `ValueError` for no rows or settings that do not fit the folder, `RuntimeError` when another run
+    writes there, `FloatingPointError` when the loss is not finite, `OSError` when the disk is full.
     """
     if not data or not len(data[0]):
         raise ValueError("No rows to train on.")
@@ -441,6 +443,12 @@ def fit(
         torch.manual_seed(self.seed + accelerator.process_index)
         parameters = [p for p in model.to(accelerator.device).parameters() if p.requires_grad]
         optimizer = OPTIMIZERS[self.optimizer](parameters, lr=self.lr, fused=True, **self.options)
-        history = self.run(model, optimizer, accelerator, data, validation or ())
-        self.restore_best(model)
+        alone = (
+            one_writer(self.folder)
+            if self.folder and accelerator.is_main_process
+            else nullcontext()
+        )
+        with alone:
+            history = self.run(model, optimizer, accelerator, data, validation or ())
+            self.restore_best(model)
     return history
