@@ -13,16 +13,17 @@ from multiprocessing import get_context
 import numpy as np
 import pytest
 from helpers import ROOT
+from jet_anomaly.jet.jets import Jets
 from sklearn.metrics import roc_auc_score
 
 from jet_anomaly.cli import main
 from jet_anomaly.data.toys import toy_delphes
-from jet_anomaly.evaluate.results import Sample, score_of
+from jet_anomaly.evaluate.results import UNDEFINED, Sample, score_of
 from jet_anomaly.experiment.board import judge, load_board
 from jet_anomaly.experiment.compare import Entry, compare, default_entries
 from jet_anomaly.experiment.scan import scan
 from jet_anomaly.experiment.trials import complete
-from jet_anomaly.jet.jets import Jets
+from jet_anomaly.jet import substructure
 
 SCRIPT = """
 import sys, time
@@ -204,3 +205,7 @@ def test_a_jet_of_one_constituent_is_ordinary_on_board_and_report(delphes, value
         assert done.observables["tau21"][0] == 1 and (done.observables["tau21"][1:] < 1).all()
         sample = Sample({"s": np.zeros(4)}, done.observables)
         np.testing.assert_allclose(score_of(sample, "-tau21"), -done.observables["tau21"])
+
+
+def test_an_undefined_correlation_has_one_value():
+    assert UNDEFINED["d2"] == substructure.UNDEFINED

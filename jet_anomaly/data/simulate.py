@@ -24,11 +24,12 @@ from itertools import accumulate, count
 from pathlib import Path
 
 import numpy as np
+from ..jet.jets import Jets, JetWriter, concatenate, count_jets, kinematic_observables
 from tqdm import tqdm
 
 from ..core.files import cache_folder, remove_unfinished
 from ..core.workers import Workers, cores
-from .cluster import cluster, generator_package, substructure
+from .cluster import cluster, generator_package
 from jet_anomaly.data.processes import (
     PRESETS,
     Generator,
@@ -39,12 +40,12 @@ from jet_anomaly.data.processes import (
 )
 from .response import respond
 from .sample import packaged_jets, packaged_processes, packaged_settings
-from ..jet.jets import Jets, JetWriter, concatenate, count_jets, kinematic_observables
+from ..jet.substructure import stored_observables
 
 # %% ../../nbs/data/simulate.ipynb #c009
 #| code-fold: true
 _all_ = ["process_names"]
-RECIPE = 1  # raise it when the same settings would give other jets: the cache then starts anew
+RECIPE = 2  # raise it when the same settings would give other jets: the cache then starts anew
 
 
 @dataclass(frozen=True)
@@ -167,11 +168,12 @@ def _padded(sample, constituents, total, event, rank, members, sizes):
         "event": event.astype(np.int64),
         "rank": rank.astype(np.int8),
     }
-    observables |= substructure(constituents["p4"][members], sizes, sample.radius)
+    p4 = pad(constituents["p4"], np.float32)
+    observables |= stored_observables(p4, np.arange(p4.shape[1]) < sizes[:, None], sample.radius)
     if find_process(sample.process).whole:
         observables["mjj"] = np.repeat(_kinematics(total.reshape(-1, 2, 4).sum(1))["mass"], 2)
     return Jets.from_constituents(
-        pad(constituents["p4"], np.float32),
+        p4,
         features={k: pad(constituents[k], t) for k, t in FEATURES.items()},
         observables=observables,
         n_constituents=sample.n_constituents,

@@ -14,7 +14,7 @@ from ..core.files import atomic_hdf5, atomic_path
 from ..data.arrays import HLVS
 from .detector import blocks
 from ..jet.events import leading
-from ..jet.substructure import substructure
+from ..jet.substructure import substructure, tau_ratio
 from ..represent.sequences import AlignedSequences
 
 # %% ../../nbs/detect/tables.ipynb #c006
@@ -30,7 +30,7 @@ def high_level(
             | {"split12": s["sqrt_d12"], "split23": s["sqrt_d23"]}
             | have
         )
-        have = {"tau31": have["tau3"] / (have["tau1"] + 1e-30)} | have
+        have = {"tau31": tau_ratio(np.asarray(have["tau3"]), np.asarray(have["tau1"]))} | have
     return {n: np.asarray(have[n], np.float32) for n in HLVS}
 
 # %% ../../nbs/detect/tables.ipynb #c009

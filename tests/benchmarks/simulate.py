@@ -16,8 +16,9 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from jet_anomaly.data import response, simulate
-from jet_anomaly.data.cluster import cluster, substructure
+from jet_anomaly.data.cluster import cluster
 from jet_anomaly.data.processes import Generator, process_names, visible
+from jet_anomaly.jet.substructure import stored_observables
 
 
 def measure(times, name, function, *args):
@@ -87,7 +88,10 @@ def main():
             )
             hard = np.flatnonzero(np.hypot(found[0][:, 1], found[0][:, 2]) > sample.pt[0])
             members = found[3][np.repeat(np.isin(np.arange(len(found[4])), hard), found[4])]
-            measure(times, "substructure", substructure, seen["p4"][members], found[4][hard])
+            mask = np.arange(found[4][hard].max()) < found[4][hard][:, None]
+            p4 = np.zeros((*mask.shape, 4), np.float32)
+            p4[mask] = seen["p4"][members]
+            measure(times, "substructure", stored_observables, p4, mask)
             selected = measure(
                 times, "select, pad (with anti-kT, substructure)", simulate._select, sample, seen, n
             )

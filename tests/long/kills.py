@@ -100,14 +100,19 @@ def contents(path):
         with h5py.File(path) as file:
             found["attrs"] = {k: str(v) for k, v in file.attrs.items()}
             file.visititems(
-                lambda k, d: found.update({k: d[()].tobytes()}) if isinstance(d, h5py.Dataset) else None
+                lambda k, d: (
+                    found.update({k: d[()].tobytes()}) if isinstance(d, h5py.Dataset) else None
+                )
             )
         return found
     if path.suffix == ".safetensors":
         from safetensors import safe_open
 
         with safe_open(path, "np") as file:
-            head = {k: plain(json.loads(v)) if v[:1] == "{" else v for k, v in (file.metadata() or {}).items()}
+            head = {
+                k: plain(json.loads(v)) if v[:1] == "{" else v
+                for k, v in (file.metadata() or {}).items()
+            }
             return head | {k: file.get_tensor(k).tobytes() for k in file.keys()}
     if path.suffix == ".json":
         return plain(json.loads(path.read_text()))
@@ -126,7 +131,9 @@ def contents(path):
 def inventory(place):
     "Name → contents of the files of a run, and its litter."
     files = [p for p in sorted(place.rglob("*")) if p.is_file()]
-    litter = [p for p in files if p.name.startswith(".") and (p.suffix in LITTER or ".lock" in p.name)]
+    litter = [
+        p for p in files if p.name.startswith(".") and (p.suffix in LITTER or ".lock" in p.name)
+    ]
     found = {p.relative_to(place).as_posix(): contents(p) for p in files if p not in litter}
     return found, litter
 
@@ -150,7 +157,9 @@ def verbs(inputs):
         for i in range(3):
             file.add(inputs / f"part{i}.bin", f"val/part{i}.bin")
     md5 = hashlib.md5(archive.read_bytes()).hexdigest()
-    DATASETS["mine"] = DataSet("mine", "", {"mine.tar": f"md5:{md5}"}, "", "", "", base="https://localhost/")
+    DATASETS["mine"] = DataSet(
+        "mine", "", {"mine.tar": f"md5:{md5}"}, "", "", "", base="https://localhost/"
+    )
     quiet = ("--device", "cpu", "--quiet", "--json")
     small = ("--set", "hidden=[16]", "--set", "latent=2", "--set", "n_constituents=10")
     here = os.getcwd()
@@ -172,7 +181,15 @@ def verbs(inputs):
         + ("--out", "out", *quiet),
         "scan": ("scan", "dense_ae", qcd, "--option", "latent", "--values", 2, 3, "--seeds", 2)
         + ("--epochs", 2, "--set", "hidden=[16]", "--out", "out", *quiet),
-        "compare": ("compare", "--train", f"qcd={qcd}", "--test", f"qcd={qcd}", "--test", f"top={top}")
+        "compare": (
+            "compare",
+            "--train",
+            f"qcd={qcd}",
+            "--test",
+            f"qcd={qcd}",
+            "--test",
+            f"top={top}",
+        )
         + ("--direction", "qcd:top", "--entries", "pca", "mean_square", "--seeds", 2)
         + ("--out", "out", "--quiet", "--json"),
         "search": ("search", inputs / "scores.h5", "--out", "out", "--toys", 20, "--keep", 0.1)
@@ -185,7 +202,9 @@ class Case:
 
     def __init__(self, name, words, base):
         self.name, self.words, self.base = name, words, base / name
-        self.done = self.kills = self.early = self.different = self.corrupt = self.litter = self.swept = 0
+        self.done = self.kills = self.early = self.different = self.corrupt = self.litter = (
+            self.swept
+        ) = 0
         self.notes = []
         self.expected, self.seconds = self.undisturbed()
 
@@ -198,7 +217,9 @@ class Case:
     def undisturbed(self):
         place, began = self.place("whole"), time.monotonic()
         code = ended(fork(self.words, place, self.base / "log"), 600)
-        assert code == 0, f"{self.name} fails undisturbed: {(self.base / 'log').read_text()[-2000:]}"
+        assert code == 0, (
+            f"{self.name} fails undisturbed: {(self.base / 'log').read_text()[-2000:]}"
+        )
         found, litter = inventory(place)
         assert not litter, litter
         return found, time.monotonic() - began
@@ -271,7 +292,9 @@ def campaign(kills, names=None, seed=0, seconds=1e9, show=print):
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--kills", type=int, default=1000)
     parser.add_argument("--verbs", nargs="+")
     parser.add_argument("--seed", type=int, default=0)
@@ -282,6 +305,9 @@ if __name__ == "__main__":
         print(json.dumps(c.row()))
         for text in c.notes:
             print("   ", text)
-    total = {k: sum(c.row()[k] for c in cases) for k in ("trials", "kills", "corrupt", "different", "litter")}
+    total = {
+        k: sum(c.row()[k] for c in cases)
+        for k in ("trials", "kills", "corrupt", "different", "litter")
+    }
     print(json.dumps(total))
     sys.exit(bool(total["corrupt"] + total["different"]))
