@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 import uproot
 from helpers import ROOT
-from jet_anomaly.jet.jets import Jets, count_jets, kinematic_observables
 
 from jet_anomaly.data.arrays import numpy_blocks
 from jet_anomaly.data.frames import write_frame
@@ -36,6 +35,7 @@ from jet_anomaly.data.toys import (
     toy_toptagging,
     toy_vaejet,
 )
+from jet_anomaly.jet.jets import Jets, count_jets, kinematic_observables
 
 DOCUMENTED = (ValueError, KeyError, FileNotFoundError)
 fastjet = pytest.mark.skipif(

@@ -13,7 +13,6 @@ from multiprocessing import get_context
 import numpy as np
 import pytest
 from helpers import ROOT
-from jet_anomaly.jet.jets import Jets
 from sklearn.metrics import roc_auc_score
 
 from jet_anomaly.cli import main
@@ -24,6 +23,7 @@ from jet_anomaly.experiment.compare import Entry, compare, default_entries
 from jet_anomaly.experiment.scan import scan
 from jet_anomaly.experiment.trials import complete
 from jet_anomaly.jet import substructure
+from jet_anomaly.jet.jets import Jets
 
 SCRIPT = """
 import sys, time
