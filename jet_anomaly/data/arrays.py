@@ -15,7 +15,6 @@ from pathlib import Path
 
 import h5py
 import numpy as np
-from ..jet.jets import kinematic_observables
 
 from ..core.hdf5 import rows_at_once
 from .pfnano import measured_mm
@@ -35,6 +34,7 @@ from jet_anomaly.data.source import (
     to_gev,
     zero_padded,
 )
+from ..jet.jets import kinematic_observables
 
 # %% ../../nbs/data/arrays.ipynb #c007a
 ORDERS = {

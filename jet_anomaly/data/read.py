@@ -37,15 +37,6 @@ from jet_anomaly.data.arrays import (
 from .delphes import delphes_blocks
 
 # %% ../../nbs/data/read.ipynb #c003
-from jet_anomaly.jet.jets import (
-    FORMAT,
-    Jets,
-    JetWriter,
-    concatenate,
-    count_jets,
-    with_defined_ratios,
-)
-
 from jet_anomaly.data.frames import (
     frame_keys,
     lhco_blocks,
@@ -67,6 +58,14 @@ from jet_anomaly.data.source import (
     guess_layout,
     open_hdf5,
     warn_units,
+)
+from jet_anomaly.jet.jets import (
+    FORMAT,
+    Jets,
+    JetWriter,
+    concatenate,
+    count_jets,
+    with_defined_ratios,
 )
 
 # %% ../../nbs/data/read.ipynb #c006

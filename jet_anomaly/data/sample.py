@@ -12,10 +12,10 @@ from pathlib import Path
 
 import h5py
 import numpy as np
-from ..jet.jets import Jets
 
 import jet_anomaly
 from ..core.files import atomic_hdf5
+from ..jet.jets import Jets
 
 # %% ../../nbs/data/sample.ipynb #sm06
 STEP = 1e-4  # of the directions, in units of η and radians

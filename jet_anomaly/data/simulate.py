@@ -24,7 +24,6 @@ from itertools import accumulate, count
 from pathlib import Path
 
 import numpy as np
-from ..jet.jets import Jets, JetWriter, concatenate, count_jets, kinematic_observables
 from tqdm import tqdm
 
 from ..core.files import cache_folder, remove_unfinished
@@ -40,6 +39,7 @@ from jet_anomaly.data.processes import (
 )
 from .response import respond
 from .sample import packaged_jets, packaged_processes, packaged_settings
+from ..jet.jets import Jets, JetWriter, concatenate, count_jets, kinematic_observables
 from ..jet.substructure import stored_observables
 
 # %% ../../nbs/data/simulate.ipynb #c009

@@ -18,9 +18,9 @@ from pathlib import Path
 
 import h5py
 import numpy as np
-from ..jet.jets import UNKNOWN, Jets, kinematic_observables
 
 from ..core.hdf5 import check_inside, check_size, row_bytes, rows_at_once
+from ..jet.jets import UNKNOWN, Jets, kinematic_observables
 
 # %% ../../nbs/data/source.ipynb #c008
 def four_vectors(

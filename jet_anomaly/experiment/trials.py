@@ -16,11 +16,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from ..jet.jets import Jets, JetWriter, fingerprint
 from tqdm.auto import tqdm
 
 from ..core.files import atomic_path
 from ..core.workers import spread
+from ..jet.jets import Jets, JetWriter, fingerprint
 from ..jet.substructure import with_substructure
 
 # %% ../../nbs/experiment/trials.ipynb #t006

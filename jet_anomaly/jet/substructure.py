@@ -11,9 +11,9 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from .jets import Jets, with_defined_ratios
 
 from ..core.kernels import with_kernel
+from .jets import Jets, with_defined_ratios
 from jet_anomaly.jet.kinematics import (
     in_blocks,
     in_kind,
