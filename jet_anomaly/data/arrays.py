@@ -8,6 +8,7 @@ __all__ = ['ORDERS', 'MASS', 'ASPEN', 'RAGGED', 'DENSE', 'PER_CONSTITUENT', 'HLV
            'numpy_blocks', 'energyflow_blocks']
 
 # %% ../../nbs/data/arrays.ipynb #c003
+import math
 import zipfile
 from contextlib import ExitStack
 from pathlib import Path
@@ -15,6 +16,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from ..core.hdf5 import rows_at_once
 from .pfnano import measured_mm
 from jet_anomaly.data.source import (
     Empty,
@@ -439,6 +441,10 @@ class _Rows:
                 "streamed; save np.ascontiguousarray(a)."
             )
 
+    @property
+    def row_bytes(self):
+        return self.dtype.itemsize * math.prod(self.shape[1:])
+
     def read(self, n):
         count = n * int(np.prod(self.shape[1:], dtype=np.int64))
         with foreign(self.path):
@@ -505,6 +511,7 @@ def numpy_blocks(
         for a in used.values():
             a.check()
         flow.total += n
+        size = rows_at_once(size, sum(a.row_bytes for a in used.values()), path)
         for start in range(0, n, size):
             rows = min(size, n - start)
             block = {k: a.read(rows) for k, a in used.items()}
@@ -575,6 +582,7 @@ def energyflow_blocks(
         _constituents(arrays["X"], "X", 4, path)
         n = arrays["X"].shape[0]
         flow.total += n
+        size = rows_at_once(size, arrays["X"].row_bytes, path)
         for start in range(0, n, size):
             rows = min(size, n - start)
             x, y = (arrays[k].read(rows) for k in ("X", "y"))

@@ -22,6 +22,7 @@ import h5py
 import numpy as np
 from tqdm import tqdm
 
+from ..core.hdf5 import rows_at_once
 from jet_anomaly.data.arrays import (
     ORDERS,
     _numpy_arrays,
@@ -290,7 +291,8 @@ def _zip_contents(path):
                 and x.dtype.kind == "f"
                 and not x.fortran
             ):
-                values = x.read(min(100, x.shape[0])).reshape(-1, 4)
+                some = rows_at_once(min(100, x.shape[0]), x.row_bytes, path)
+                values = x.read(some).reshape(-1, 4)
                 if guess_layout(values[values[:, 0] > 0]) == "pt,y,phi,pdgid":
                     return {"EnergyFlow"}
     return {"NumPy"}

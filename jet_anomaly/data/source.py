@@ -19,6 +19,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from ..core.hdf5 import check_inside, check_size, row_bytes, rows_at_once
 from ..jet.jets import UNKNOWN, Jets, kinematic_observables
 
 # %% ../../nbs/data/source.ipynb #c008
@@ -275,13 +276,20 @@ def dataset(
     file,  # h5py file or group
     name,  # of a data set in it
 ):
-    "A data set, with its decompressor loaded. Raises `KeyError` naming what is there, `ValueError`: no plug-in."
+    """A data set, with its decompressor loaded. Raises `KeyError` naming what is there.
+
+    Raises `ValueError` where a plug-in is missing, or the numbers stand in another file or cannot all be there.
+    """
     if not isinstance(file.get(name), h5py.Dataset):
         raise KeyError(
             f"{file.file.filename}{file.name if file.name != '/' else ''} has no data set "
             f"{name!r}; it has {sorted(map(str, file))[:40]}."
         )
-    data = file[name]
+    data = check_size(check_inside(file[name]))
+    if data.file.filename != file.file.filename:
+        raise ValueError(
+            f"{file.file.filename}: {name} is a link to another file, which is not followed."
+        )
     with foreign(file.file.filename):
         filters = [
             data.id.get_create_plist().get_filter(i)[0]
@@ -323,6 +331,7 @@ def hdf5_blocks(
     if not n:
         raise Empty(f"{path} holds no {unit}.")
     flow.total += n
+    size = rows_at_once(size, row_bytes(data.values()), path)
     for start in range(0, n, size):
         block = {name: hdf5_rows(d, start, start + size) for name, d in data.items()}
         flow.add(unit, "read", min(size, n - start))

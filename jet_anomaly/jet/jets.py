@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['UNITS', 'FORMAT', 'VERSION', 'UNKNOWN', 'PARTS', 'kinematic_observables', 'with_defined_ratios', 'Jets',
-           'concatenate', 'fingerprint', 'JetWriter', 'links_outside', 'count_jets']
+           'concatenate', 'fingerprint', 'JetWriter', 'count_jets']
 
 # %% ../../nbs/jet/jets.ipynb #c003
 import hashlib
@@ -19,7 +19,8 @@ import h5py
 import numpy as np
 from fastcore.basics import patch
 
-from ..core.files import atomic_hdf5
+from ..core.files import atomic_hdf5, parse_json
+from ..core.hdf5 import check_size, damage, datasets, row_bytes, rows_at_once
 
 # %% ../../nbs/jet/jets.ipynb #c009
 UNITS = {
@@ -138,6 +139,12 @@ def _check_values(p4, mask):
         "Drop them or repair the source.",
     )
     refuse((p4[..., 0] < 0).any(1), "hold a negative energy", "p4 is ordered E, px, py, pz in GeV.")
+    momentum = np.hypot(np.hypot(p4[..., 1], p4[..., 2]), p4[..., 3])
+    refuse(
+        (p4[..., 0] < 0.99 * momentum).any(1),
+        "hold an energy below the momentum",
+        "p4 is ordered E, px, py, pz in GeV.",
+    )
     refuse(
         ((p4 != 0).any(-1) & ~mask).any(1),
         "have non-zero padding",
@@ -165,6 +172,7 @@ def _whole_labels(labels):
     labels = np.asarray(labels)
     numbers = labels if labels.dtype.kind in "iub" else labels.astype(np.float64)
     odd = ~np.isfinite(numbers) | (numbers != np.floor(numbers)) | (numbers < UNKNOWN)
+    odd |= numbers >= 2**31  # what no label is, and 64 bits could not hold exactly
     if odd.any():
         raise ValueError(
             f"{odd.sum()} of {odd.size} labels are no label (first: {numbers[odd].flat[0]}). Expected whole numbers: "
@@ -434,6 +442,8 @@ def _columns(jets):
     "Data set name → array, as they stand in the file."
     named = {"p4": jets.p4, "mask": jets.mask}
     for group in "features", "observables":
+        if odd := [k for k in getattr(jets, group) if "/" in k or k in ("", ".", "..")]:
+            raise ValueError(f"{group} {odd}: a name without slash is needed, as for a file.")
         named |= {f"{group}/{k}": v for k, v in getattr(jets, group).items()}
     return named | ({} if jets.labels is None else {"labels": jets.labels})
 
@@ -502,70 +512,64 @@ def to_hdf5(
             writer.append(self)
     return Path(path)
 
-# %% ../../nbs/jet/jets.ipynb #c046a
-def links_outside(
-    group,  # h5py file or group
-) -> list:  # names
-    "What a file only points to in other files: external and virtual data, of which a stranger's file may have any."
-    found = []
-    for name in group:
-        link = group.get(name, getlink=True)
-        if not isinstance(link, h5py.HardLink):
-            found += [name] if isinstance(link, h5py.ExternalLink) else []
-        elif isinstance(d := group[name], h5py.Group):
-            found += [f"{name}/{inside}" for inside in links_outside(d)]
-        elif isinstance(d, h5py.Dataset) and (d.is_virtual or d.external):
-            found.append(name)
-    return found
-
 # %% ../../nbs/jet/jets.ipynb #c046
+#| code-fold: true
+def _layout(file):
+    "Data set name → data set. Raises `ValueError` unless they are those of a jet file, of one length."
+    path, version = file.filename, file.attrs.get("version")
+    if str(file.attrs.get("format")) != FORMAT or not {"p4", "mask"} <= set(file):
+        raise ValueError(
+            f"{path} holds {sorted(file)[:20]} and is no jet file of this library; "
+            "jet_anomaly.data.read.read opens other formats."
+        )
+    if not isinstance(version, (int, np.integer)) or version > VERSION:
+        raise ValueError(
+            f"{path} has layout version {version}; this library knows up to {VERSION}. Update jet_anomaly."
+        )
+    data = {k: check_size(d) for k, d in datasets(file).items()}
+    for name, d in data.items():
+        group, _, column = name.rpartition("/")
+        kinds = {"p4": "f", "mask": "b", "labels": "iu"}.get(name, "iufb")
+        own = (
+            {"features": 2, "observables": 1}.get(group)
+            if group
+            else {"p4": 3, "mask": 2, "labels": 1}.get(name)
+        )
+        if own != len(d.shape or ()) or d.dtype.kind not in kinds:
+            raise ValueError(
+                f"{path}: {name} has shape {d.shape} and type {d.dtype}; it is none of ours."
+            )
+    lengths = {name: d.shape[0] for name, d in data.items()}
+    if len(set(lengths.values())) > 1 or not {"p4", "mask"} <= set(data):
+        raise ValueError(f"{path} is damaged: its columns have the lengths {lengths}.")
+    if not lengths["p4"]:
+        raise ValueError(f"{path} holds no jets.")
+    return data
+
+
 @contextmanager
 def _opened(path):
+    "The data sets of a jet file, and its meta."
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file.")
-    try:
-        file = h5py.File(path, "r")
-    except OSError as e:
-        raise ValueError(
-            f"{path} is not a readable HDF5 file (truncated, or another format): {e}"
-        ) from e
-    with file:
-        if file.attrs.get("format") != FORMAT or "p4" not in file or "mask" not in file:
-            raise ValueError(
-                f"{path} holds {sorted(file)} and is no jet file of this library; "
-                "jet_anomaly.data.read.read opens other formats."
-            )
-        if file.attrs["version"] > VERSION:
-            raise ValueError(
-                f"{path} has layout version {file.attrs['version']}; "
-                f"this library knows up to {VERSION}. Update jet_anomaly."
-            )
-        outside = links_outside(file)
-        if outside:
-            raise ValueError(
-                f"{path}: {outside} stand in other files (external links or virtual data sets), which are not followed."
-            )
-        if not len(file["p4"]):
-            raise ValueError(f"{path} holds no jets.")
-        yield file
+    with damage(path):
+        with h5py.File(path, "r") as file:
+            yield _layout(file), parse_json(file.attrs.get("meta"), path)
 
 # %% ../../nbs/jet/jets.ipynb #c046s1
-def _read_slice(file, where):
+def _read_slice(data, meta, where):
     def group(name):
-        return {k: d[where] for k, d in file.get(name, {}).items()}
+        return {k.partition("/")[2]: d[where] for k, d in data.items() if k.startswith(f"{name}/")}
 
-    try:
-        return Jets(
-            file["p4"][where],
-            file["mask"][where],
-            group("features"),
-            group("observables"),
-            file["labels"][where] if "labels" in file else None,
-            json.loads(file.attrs["meta"]),
-        )
-    except OSError as e:
-        raise ValueError(f"{file.filename} is damaged: {e}") from e
+    return Jets(
+        data["p4"][where],
+        data["mask"][where],
+        group("features"),
+        group("observables"),
+        data["labels"][where] if "labels" in data else None,
+        dict(meta),
+    )
 
 # %% ../../nbs/jet/jets.ipynb #c047
 @patch(cls_method=True)
@@ -576,8 +580,8 @@ def from_hdf5(
     stop=None,  # one past the last jet
 ):
     "Read jets; raises `FileNotFoundError`, or `ValueError` for a truncated, foreign or empty file."
-    with _opened(path) as file:
-        return _read_slice(file, slice(start, stop))
+    with _opened(path) as (data, meta):
+        return _read_slice(data, meta, slice(start, stop))
 
 
 @patch(cls_method=True)
@@ -586,15 +590,16 @@ def blocks(
     path,  # file written by `to_hdf5` or `JetWriter`
     size=10_000,  # jets per block
 ):
-    "Stream a file in blocks of `Jets`; memory stays that of one block."
-    with _opened(path) as file:
-        for start in range(0, len(file["p4"]), size):
-            yield _read_slice(file, slice(start, start + size))
+    "Stream a file in blocks of `Jets`, fewer jets where 64 MB are full; memory stays that of one block."
+    with _opened(path) as (data, meta):
+        size = rows_at_once(size, row_bytes(data.values()), path)
+        for start in range(0, len(data["p4"]), size):
+            yield _read_slice(data, meta, slice(start, start + size))
 
 
 def count_jets(
     path,  # file written by `to_hdf5` or `JetWriter`
 ) -> int:
     "How many jets a file holds, without reading them."
-    with _opened(path) as file:
-        return len(file["p4"])
+    with _opened(path) as (data, _):
+        return len(data["p4"])
