@@ -11,7 +11,7 @@ from pathlib import Path
 
 from .verbs import add_options, add_settings, given, named, settings, verb
 
-# %% ../../nbs/cli/detectors.ipynb #c015
+# %% ../../nbs/cli/detectors.ipynb #c015a
 _TRAINING = "epochs batch_size lr patience clip schedule device precision"
 
 
@@ -38,7 +38,7 @@ def add_training(
         precision=dict(default="auto", help="auto, no, bf16 or fp16"),
     )
 
-
+# %% ../../nbs/cli/detectors.ipynb #c015
 def training(
     args,  # parsed
 ) -> dict:

@@ -9,6 +9,7 @@ __all__ = ['simulate', 'read', 'fetch', 'align']
 from .verbs import WINDOW, add_options, add_settings, given, settings, verb
 
 # %% ../../nbs/cli/jets.ipynb #c010
+#| code-fold: true
 _SIMULATE = "seed mass pt radius preset n_constituents processes"
 
 
@@ -42,7 +43,7 @@ def simulate(args):
     simulate_to(args.out, args.process, args.n, progress=not args.quiet, **how)
     return {"jets": args.n, "file": args.out}
 
-# %% ../../nbs/cli/jets.ipynb #c012
+# %% ../../nbs/cli/jets.ipynb #c012a
 #| code-fold: true
 _READ = "pt eta mass leading keep_labels label substructure n_constituents missing skip"
 
@@ -72,7 +73,8 @@ def _read_arguments(p):
     ]
     p.epilog = "\n".join(["formats and their settings:", *lines])
 
-
+# %% ../../nbs/cli/jets.ipynb #c012
+#| code-fold: true
 @verb(_read_arguments)
 def read(args):
     "Read jets from files of other programs into a file of this library."

@@ -10,8 +10,11 @@ import json
 import sys
 from pathlib import Path
 
-# the verbs register themselves
-from . import boards, detectors, jets, search  # noqa: F401
+# the verbs register themselves, in the order of the help
+# isort: off
+from . import jets, detectors, boards, search  # noqa: F401
+
+# isort: on
 from .verbs import VERBS, parser, verb
 
 # %% ../../nbs/cli/main.ipynb #c008

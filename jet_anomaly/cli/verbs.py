@@ -15,6 +15,7 @@ from fastcore.docments import docments
 from .. import __version__
 
 # %% ../../nbs/cli/verbs.ipynb #v005
+#| code-fold: true
 VERBS = {}  # name → (function, a function that adds its arguments)
 
 
@@ -52,6 +53,7 @@ def parser(
     return top
 
 # %% ../../nbs/cli/verbs.ipynb #v007
+#| code-fold: true
 WINDOW = dict(type=float, nargs=2, metavar=("LOW", "HIGH"))
 
 
@@ -91,7 +93,7 @@ def given(
         if v is not None and v is not False
     }
 
-# %% ../../nbs/cli/verbs.ipynb #v010
+# %% ../../nbs/cli/verbs.ipynb #v010a
 def _value(text):
     "JSON, or numbers with commas, or else a word."
     for trial in text, f"[{text}]":
@@ -120,7 +122,7 @@ def settings(
             )
     return out
 
-
+# %% ../../nbs/cli/verbs.ipynb #v010
 def add_settings(
     p,  # sub-parser
     of,  # what the settings belong to, for the help
