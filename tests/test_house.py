@@ -62,6 +62,7 @@ def test_imports_run_one_way(module):
         )
         if part == other == "detect":
             shared = (None, "detector", "exposure", "registry", "background", "folder")
+            shared += ("corrections", "generate")
             assert chapter in shared, (
                 f"{name(module)} imports detect.{chapter}: detectors share the contract, and a penalty they may build from their configuration"
             )

@@ -17,11 +17,12 @@ import pytest
 import uproot
 from helpers import ROOT
 
-from jet_anomaly.data.arrays import numpy_blocks
+from jet_anomaly.data.formats import FORMATS, contents, recognise
 from jet_anomaly.data.frames import write_frame
+from jet_anomaly.data.numpy_files import numpy_blocks
 from jet_anomaly.data.pfnano import MULTICHANNEL
 from jet_anomaly.data.pickles import multichannel_blocks, unpickle_frame
-from jet_anomaly.data.read import FORMATS, contents, read, read_blocks, read_to, recognise
+from jet_anomaly.data.read import read, read_blocks, read_to
 from jet_anomaly.data.source import CutFlow, open_tree, tree_blocks
 from jet_anomaly.data.toys import (
     TOYS,

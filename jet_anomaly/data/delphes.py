@@ -11,18 +11,9 @@ from pathlib import Path
 import awkward as ak
 import numpy as np
 
-from jet_anomaly.data.source import (
-    assemble,
-    branch_names,
-    flat,
-    flat_counts,
-    foreign,
-    four_vectors,
-    missing_branch,
-    open_tree,
-    pad,
-    tree_blocks,
-)
+from .assemble import assemble, flat, flat_counts, pad
+from .layouts import four_vectors
+from .source import branch_names, foreign, missing_branch, open_tree, tree_blocks
 from ..jet.jets import kinematic_observables
 
 # %% ../../nbs/data/delphes.ipynb #c008

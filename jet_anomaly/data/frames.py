@@ -15,16 +15,9 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from jet_anomaly.data.source import (
-    assemble,
-    dataset,
-    foreign,
-    four_vectors,
-    hdf5_rows,
-    open_hdf5,
-    pad,
-    to_gev,
-)
+from .assemble import assemble, pad, to_gev
+from .layouts import four_vectors
+from .source import dataset, foreign, hdf5_rows, open_hdf5
 from ..jet.jets import kinematic_observables
 
 # %% ../../nbs/data/frames.ipynb #c006

@@ -11,16 +11,13 @@ from pathlib import Path
 import awkward as ak
 import numpy as np
 
+from .assemble import assemble, flat, flat_counts, pad
 from jet_anomaly.data.source import (
     Refused,
-    assemble,
     branch_names,
-    flat,
-    flat_counts,
     foreign,
     missing_branch,
     open_tree,
-    pad,
     tree_blocks,
     write_tree,
 )

@@ -12,17 +12,14 @@ from pathlib import Path
 import awkward as ak
 import numpy as np
 
+from .assemble import assemble, flat, flat_counts, pad
+from .layouts import four_vectors
 from jet_anomaly.data.source import (
     Refused,
-    assemble,
     branch_names,
-    flat,
-    flat_counts,
     foreign,
-    four_vectors,
     missing_branch,
     open_tree,
-    pad,
     tree_blocks,
 )
 from ..jet.jets import kinematic_observables

@@ -12,8 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
+from .assemble import assemble, pad
+from .layouts import four_vectors
 from .pfnano import measured_mm
-from .source import assemble, existing_file, foreign, four_vectors, pad
+from .source import existing_file, foreign
 
 # %% ../../nbs/data/pickles.ipynb #c008
 #| code-fold: true

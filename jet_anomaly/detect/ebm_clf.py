@@ -13,7 +13,7 @@ import torch
 from fastcore.basics import patch
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, one_hot
 
-from .detector import Penalty, blocks, detector_class, register
+from .detector import Penalty, blocks, detector_class, register, weighted_mean
 from ..train.loop import Step
 
 # %% ../../nbs/detect/ebm_clf.ipynb #c008
@@ -21,7 +21,7 @@ from ..train.loop import Step
 class CrossEntropy(Penalty):
     "Cross-entropy of the detector's logits with the labels of the training jets."
 
-    name = "cross_entropy"
+    name, weighs = "cross_entropy", True
 
     def __init__(
         self,
@@ -47,11 +47,13 @@ class CrossEntropy(Penalty):
             )
         return (y,)
 
-    def forward(self, detector, per_jet, columns, step):
+    def forward(self, detector, per_jet, columns, step, weight=None):
         f, y = per_jet["logits"], columns[0]
         if not self.one_vs_all:
-            return cross_entropy(f, y)
-        return binary_cross_entropy_with_logits(f, one_hot(y, self.classes).to(f)) * self.classes
+            return weighted_mean(cross_entropy(f, y, reduction="none"), weight)
+        yes = one_hot(y, self.classes).to(f)
+        each = binary_cross_entropy_with_logits(f, yes, reduction="none").sum(1)
+        return weighted_mean(each, weight)
 
 # %% ../../nbs/detect/ebm_clf.ipynb #c011
 #| code-fold: true

@@ -1,4 +1,4 @@
-"""Speed and memory of the energy-based model:  python tests/benchmarks/ebm.py [--constituents 40] [--size published] [--device cuda]
+"""Speed and memory of the published energy-based model:  python tests/benchmarks/ebm.py [--constituents 40] [--size published] [--device cuda]
 
 A training step of ours beside a straightforward one: every batch padded to the widest jet there can be, attention written out,
 gradients of the weights made and thrown away at every step of the walk, every walk from noise and so as long as it must be without a buffer.
@@ -42,7 +42,7 @@ def written_out(net):
         a = q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])
         return (a if attn_mask is None else a.masked_fill(~attn_mask, -math.inf)).softmax(-1) @ v
 
-    import jet_anomaly.detect.ebm as module
+    import jet_anomaly.train.sets as module
 
     module.scaled_dot_product_attention = attention
     return lambda x, mask: -net(x, mask)[:, 0]
@@ -75,7 +75,11 @@ def measured(case, args, pipe):
     steps = args.steps if options.pop("short", False) else args.from_noise
     detector = (
         make_detector(
-            "ebm", size=args.size, n_constituents=args.constituents, steps=args.steps, **options
+            "ebm_published",
+            size=args.size,
+            n_constituents=args.constituents,
+            steps=args.steps,
+            **options,
         )
         .to(args.device)
         .train()

@@ -144,7 +144,7 @@ def inventory(place):
 def verbs(inputs):
     "Name → words of the command line; inputs are made once."
     from jet_anomaly.cli import main
-    from jet_anomaly.data.fetch import DATASETS, DataSet
+    from jet_anomaly.data.datasets import DATASETS, DataSet
 
     qcd, top = inputs / "qcd.h5", inputs / "top.h5"
     toy(400).to_hdf5(qcd)
