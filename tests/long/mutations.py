@@ -232,7 +232,7 @@ def own(base):
     from jet_anomaly.data.fetch import fetch
     from kills import toy
 
-    from jet_anomaly.cli import main
+    from jet_anomaly.cli.main import main
     from jet_anomaly.data.datasets import DataSet
     from jet_anomaly.detect.detector import load_detector, make_detector
     from jet_anomaly.evaluate.calibrate import Calibration
