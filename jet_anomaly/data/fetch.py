@@ -19,7 +19,7 @@ from urllib.parse import quote
 
 from tqdm import tqdm
 
-from ..core.files import atomic_path, cache_folder
+from ..core.files import atomic_path, cache_folder, parse_json
 from .datasets import DATASETS, DataSet
 
 # %% ../../nbs/data/fetch.ipynb #c012
@@ -150,26 +150,32 @@ def _note(path):
     return path.with_name(f"{path.name}.json")
 
 
+def _origin(path):
+    "Where a file under way comes from; there from the start of a download until its note is written."
+    return path.with_name(f".{path.name}.origin")
+
+
 def _cached(path, known, verify):
     "Is the file here, whole and the right one? Raises `ValueError` when it is here and is not."
     if not path.exists():
         return False
-    if not _note(path).exists():  # put there by hand
+    if not _note(path).exists():  # put there by hand, or a kill came before the note was written
+        origin = _origin(path).read_text() if _origin(path).exists() else "by hand"
         if known is None:
+            how = "was put there by hand" if origin == "by hand" else f"came from {origin}"
             warnings.warn(
-                f"{path} was put there by hand and no checksum is known: its own is pinned.",
-                stacklevel=4,
+                f"{path} {how} and no checksum is known: its own is pinned.", stacklevel=4
             )
-        _keep_note(path, known, "by hand")
+        _keep_note(path, known, origin)
         return True
-    note = json.loads(_note(path).read_text())
-    if path.stat().st_size != note["bytes"]:
+    note = parse_json(_note(path).read_bytes(), _note(path))
+    if path.stat().st_size != note.get("bytes"):
         raise ValueError(
             f"{path} has {path.stat().st_size} bytes, "
-            f"{note['bytes']} were fetched: it is damaged. Delete it and fetch again."
+            f"{note.get('bytes')} were fetched: it is damaged. Delete it and fetch again."
         )
     if verify:
-        check_file(path, f"sha256:{note['sha256']}")
+        check_file(path, f"sha256:{note.get('sha256')}")
     return True
 
 # %% ../../nbs/data/fetch.ipynb #c018s1
@@ -184,6 +190,7 @@ def _keep_note(path, known, origin):
     }
     with atomic_path(_note(path)) as temporary:
         temporary.write_text(json.dumps(note, indent=1))
+    _origin(path).unlink(missing_ok=True)
 
 
 def _by_hand(data, file, path, reasons):
@@ -223,6 +230,7 @@ def _download(data, file, path, mirrors, progress, attempts):
             or data.files.get(file)
             or (None if url.startswith("file:") else published(data, file)[0])
         )
+        _origin(path).write_text(url)
         for _attempt in range(attempts):
             try:
                 pooch.retrieve(
@@ -250,6 +258,7 @@ def _download(data, file, path, mirrors, progress, attempts):
                 reason = f"{url}: {type(e).__name__}: {e}"[:300]
         else:
             reasons.append(f"{reason} ({attempts} attempts)")
+    _origin(path).unlink(missing_ok=True)
     raise _by_hand(data, file, path, reasons)
 
 # %% ../../nbs/data/fetch.ipynb #c020
