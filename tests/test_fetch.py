@@ -9,9 +9,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
 
 import pytest
-from jet_anomaly.data.fetch import Resume, _unpacked, fetch
 
 from jet_anomaly.data.datasets import DATASETS, DataSet, dataset_table
+from jet_anomaly.data.fetch import Resume, _unpacked, fetch
 from jet_anomaly.data.formats import FORMATS
 
 BODY = bytes(range(256)) * 40  # 10 240 bytes

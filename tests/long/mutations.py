@@ -229,11 +229,11 @@ def readers(base):
 
 def own(base):
     "Seeds of what the library saves itself."
-    from jet_anomaly.data.fetch import fetch
     from kills import toy
 
     from jet_anomaly.cli import main
     from jet_anomaly.data.datasets import DataSet
+    from jet_anomaly.data.fetch import fetch
     from jet_anomaly.detect.detector import load_detector, make_detector
     from jet_anomaly.evaluate.calibrate import Calibration
     from jet_anomaly.evaluate.decorrelation import MassDecorrelated
