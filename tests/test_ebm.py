@@ -6,6 +6,7 @@ import torch
 from test_contract import TEST, TRAIN
 
 from jet_anomaly.detect.detector import detector_class, make_detector
+from jet_anomaly.jet.jets import Jets
 from jet_anomaly.train.checkpoint import read_checkpoint
 
 SMALL = detector_class("ebm").small
@@ -84,3 +85,46 @@ def test_energies_differ_by_the_stated_measures():
         scores["reference_phase_space"] - scores["reference"],
         atol=1e-3,
     )
+
+
+def weighted(jets, w):
+    observables = jets.observables | {"weight": np.asarray(w, np.float32)}
+    return Jets(jets.p4, jets.mask, jets.features, observables, jets.labels, jets.meta)
+
+
+def test_chains_have_the_lengths_of_the_weighted_jets():
+    "Jets of weight zero lend their lengths to no walker."
+    n = np.minimum(TRAIN.mask.sum(1), SMALL["n_constituents"])
+    short = n < SMALL["n_constituents"]
+    assert 0 < short.sum() < len(n), "the sample must have jets of both kinds"
+    detector = make_detector("ebm", **SMALL)
+    detector.fit(weighted(TRAIN, ~short), TEST, **FIT)
+    walked = detector.replay.mask[detector.replay.age > 0]
+    assert len(walked) and walked.all()
+
+
+def test_the_classifier_learns_from_weighted_jets():
+    "Classes of weight zero are never the answer."
+    labels = np.arange(len(TRAIN)) % 3
+    jets = weighted(TRAIN, labels != 2)
+    jets = Jets(jets.p4, jets.mask, jets.features, jets.observables, labels, jets.meta)
+    detector = make_detector("ebm_clf", **SMALL | dict(joint=False))
+    detector.fit(jets, epochs=20, lr=1e-2, batch_size=50, device="cpu", progress=False)
+    p = detector.compute(detector.class_terms, TEST, device="cpu")["probabilities"]
+    assert (p.argmax(1) != 2).mean() > 0.95
+
+
+@pytest.mark.parametrize("network", ["sets", "transformer", "list"])
+def test_every_network_trains(network):
+    detector = fitted(network=network)
+    assert np.isfinite(detector.anomaly_score(TEST, device="cpu")).all()
+
+
+def test_the_mean_of_a_length_is_taken_out():
+    detector = fitted()
+    scores = detector.scores(TRAIN, device="cpu")
+    n = np.minimum(TRAIN.mask.sum(1), SMALL["n_constituents"])
+    off = scores["energy_phase_space"] - scores["energy_given_n"]
+    np.testing.assert_allclose(off, detector.level.numpy()[n], atol=1e-2)
+    often = n == np.bincount(n).argmax()
+    assert abs(scores["energy_given_n"][often].mean()) < scores["energy_phase_space"].std()

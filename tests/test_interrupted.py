@@ -14,7 +14,7 @@ import pytest
 from jet_anomaly.detect.detector import load_detector
 from jet_anomaly.jet.jets import Jets
 
-CLI = [sys.executable, "-c", "import sys; from jet_anomaly.cli import main; sys.exit(main())"]
+CLI = [sys.executable, "-c", "import sys; from jet_anomaly.cli.main import main; sys.exit(main())"]
 
 
 def toy(n=2000, seed=0, width=25):

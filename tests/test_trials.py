@@ -15,7 +15,7 @@ import pytest
 from helpers import ROOT
 from sklearn.metrics import roc_auc_score
 
-from jet_anomaly.cli import main
+from jet_anomaly.cli.main import main
 from jet_anomaly.data.toys import toy_delphes
 from jet_anomaly.evaluate.results import UNDEFINED, Sample, score_of
 from jet_anomaly.experiment.board import judge, load_board

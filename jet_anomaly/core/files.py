@@ -22,6 +22,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 # %% ../../nbs/core/files.ipynb #c038
+#| code-fold: true
 UNFINISHED = ".unfinished.part"
 
 

@@ -69,6 +69,7 @@ def _alive(holder, path):
     return _silent(path) < SILENCE
 
 # %% ../../nbs/core/locks.ipynb #k010
+#| code-fold: true
 def _take(path, mine):
     "Try to make the lock; False when there is one."
     complete = path.with_name(f"{LOCK}.{mine['run']}")
@@ -102,6 +103,7 @@ def _remove(path, holder):
         aside.unlink()
 
 # %% ../../nbs/core/locks.ipynb #k011
+#| code-fold: true
 @contextmanager
 def one_writer(
     folder,  # made when it is not there

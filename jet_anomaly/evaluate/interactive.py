@@ -37,7 +37,7 @@ class Panel(NamedTuple):
     still: list = ()  # of `Curve`, shown at every position
     log: bool = False  # whether the y axis is logarithmic
 
-# %% ../../nbs/evaluate/interactive.ipynb #ia08
+# %% ../../nbs/evaluate/interactive.ipynb #ia08a
 #| code-fold: true
 WIDTH, HEIGHT = 372, 250  # of a panel, in units of its picture
 LEFT, RIGHT, TOP, BOTTOM = 64, 358, 12, 206  # of the axes
@@ -49,7 +49,8 @@ def _range(values, log):
     low, high = (values.min(), values.max()) if len(values) else (1.0, 2.0)
     return (low, high if high > low else low + 1)
 
-
+# %% ../../nbs/evaluate/interactive.ipynb #ia08b
+#| code-fold: true
 class _Axes(NamedTuple):
     "Where numbers stand in the picture of a panel."
 
@@ -77,7 +78,8 @@ class _Axes(NamedTuple):
             [(float(self.at_y(t)), f"{t:.3g}") for t in y],
         )
 
-
+# %% ../../nbs/evaluate/interactive.ipynb #ia08
+#| code-fold: true
 def _axes_of(panel):
     "Axes that hold every curve of a panel."
     curves = [*panel.still, *(c for frame in panel.frames for c in frame)]

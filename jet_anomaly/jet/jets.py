@@ -126,6 +126,7 @@ def _check_shapes(p4, mask, features, observables, labels):
                 )
 
 # %% ../../nbs/jet/jets.ipynb #c016
+#| code-fold: true
 def _check_values(p4, mask):
     def refuse(bad, what, todo):
         if bad.any():
@@ -512,7 +513,7 @@ def to_hdf5(
             writer.append(self)
     return Path(path)
 
-# %% ../../nbs/jet/jets.ipynb #c046
+# %% ../../nbs/jet/jets.ipynb #c046a
 #| code-fold: true
 def _layout(file):
     "Data set name → data set. Raises `ValueError` unless they are those of a jet file, of one length."
@@ -546,7 +547,8 @@ def _layout(file):
         raise ValueError(f"{path} holds no jets.")
     return data
 
-
+# %% ../../nbs/jet/jets.ipynb #c046
+#| code-fold: true
 @contextmanager
 def _opened(path):
     "The data sets of a jet file, and its meta."
@@ -572,6 +574,7 @@ def _read_slice(data, meta, where):
     )
 
 # %% ../../nbs/jet/jets.ipynb #c047
+#| code-fold: true
 @patch(cls_method=True)
 def from_hdf5(
     cls: Jets,

@@ -248,6 +248,7 @@ def substructure(
     return out
 
 # %% ../../nbs/jet/substructure.ipynb #s002
+#| code-fold: true
 STORED = "tau1", "tau2", "tau3", "tau4", "tau21", "tau32", "softdrop_mass", "d2"
 
 

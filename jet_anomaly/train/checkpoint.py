@@ -88,6 +88,7 @@ def _lay_out(optimizer):
                 state[k] = torch.empty_like(weight, dtype=v.dtype).copy_(v)
 
 # %% ../../nbs/train/checkpoint.ipynb #c011s1
+#| code-fold: true
 def load_checkpoint(
     path,  # file written by `save_checkpoint`
     model,  # `nn.Module` of the same architecture; filled in place

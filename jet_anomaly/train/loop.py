@@ -420,6 +420,7 @@ def _diagnosis(model, data, device, rows=5000):
     return {k: float(v) for k, v in out.items()}
 
 # %% ../../nbs/train/loop.ipynb #c031
+#| code-fold: true
 @patch
 def fit(
     self: Trainer,

@@ -55,7 +55,7 @@ def fork(words, place, log):
         out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(out, 1)
         os.dup2(out, 2)
-        from jet_anomaly.cli import main
+        from jet_anomaly.cli.main import main
 
         code = main([str(w) for w in words])
     except SystemExit as e:
@@ -143,7 +143,7 @@ def inventory(place):
 
 def verbs(inputs):
     "Name → words of the command line; inputs are made once."
-    from jet_anomaly.cli import main
+    from jet_anomaly.cli.main import main
     from jet_anomaly.data.datasets import DATASETS, DataSet
 
     qcd, top = inputs / "qcd.h5", inputs / "top.h5"

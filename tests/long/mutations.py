@@ -231,7 +231,7 @@ def own(base):
     "Seeds of what the library saves itself."
     from kills import toy
 
-    from jet_anomaly.cli import main
+    from jet_anomaly.cli.main import main
     from jet_anomaly.data.datasets import DataSet
     from jet_anomaly.data.fetch import fetch
     from jet_anomaly.detect.detector import load_detector, make_detector
