@@ -65,7 +65,9 @@ def test_pins_are_within_the_ranges(file):
     for part in DECLARED.values():
         for r in part:
             if normal(r.name) in pinned:
-                assert r.specifier.contains(pinned[normal(r.name)]), f"{file} pins {r.name} outside {r.specifier}"
+                assert r.specifier.contains(pinned[normal(r.name)]), (
+                    f"{file} pins {r.name} outside {r.specifier}"
+                )
 
 
 def test_the_lowest_set_is_the_lowest():
