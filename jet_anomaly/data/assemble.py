@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SENTINELS', 'FINITE', 'PHYSICAL', 'HEAVY', 'SLACK', 'ENERGY', 'pad', 'flat_counts', 'flat', 'zero_padded',
-           'as_labels', 'check_four_vectors', 'assemble', 'assemble_lists', 'to_gev', 'suspicious_units', 'warn_units']
+           'as_labels', 'check_four_vectors', 'assemble', 'assemble_lists', 'to_gev', 'suspicious_units', 'UnitCheck']
 
 # %% ../../nbs/data/assemble.ipynb #A003
 import warnings
@@ -181,14 +181,13 @@ def assemble(
     p4 = np.where(mask[..., None], p4, 0)
     if not p4.shape[1]:
         p4, mask = np.zeros((len(p4), 1, 4)), np.zeros((len(p4), 1), bool)
-    whole, steps = p4[mask], _physical(p4, mask, observables or {})
+    steps = _physical(p4, mask, observables or {})
     keep = np.ones(len(p4), bool)
     for step, passed in steps.items():
         flow.add("jets", step, (keep & passed).sum(), (keep & ~passed).sum())
         keep &= passed
+    flow.look_at(p4[~keep | _at_rest(p4)])
     p4, mask = p4[keep], mask[keep]
-    if flow.sample is None and (not keep.all() or _at_rest(p4).any()):
-        flow.sample = whole[:2000]
     flow.heavy += int(_at_rest(p4).sum())
     observables = {k: np.asarray(v)[keep] for k, v in (observables or {}).items()}
     features = {
@@ -235,8 +234,17 @@ def suspicious_units(
     jets,  # `Jets`
 ) -> list:  # sentences; empty when nothing looks wrong
     "What looks like a wrong unit, judged by medians."
-    pt, mass = (np.median(jets.observables[k]) for k in ("pt", "mass"))
-    total = np.median(np.hypot(*np.moveaxis(jets.p4.sum(1), -1, 0)[1:3]))
+    return _unit_faults(*_unit_numbers(jets))
+
+
+def _unit_numbers(jets):
+    "Transverse momentum and mass as the file says, and transverse momentum of the constituents' sum; (3, jets) GeV."
+    total = np.hypot(*np.moveaxis(jets.p4.sum(1), -1, 0)[1:3])
+    return np.stack([jets.observables["pt"], jets.observables["mass"], total])
+
+
+def _unit_faults(pt, mass, total):
+    pt, mass, total = np.median(pt), np.median(mass), np.median(total)
     out = []
     if pt < 3:
         out.append(f"the median jet pT is {pt:.3g} GeV: is the file in TeV? (unit='TeV')")
@@ -255,8 +263,24 @@ def suspicious_units(
     return out
 
 # %% ../../nbs/data/assemble.ipynb #c036s1
-def warn_units(jets, path, flow):
-    "Warn of suspicious units, and note it in the books."
-    for what in suspicious_units(jets) if len(jets) else ():
-        flow.add("warning", what, len(jets))
-        warnings.warn(f"{path}: {what}", stacklevel=2)
+class UnitCheck:
+    "Collects the first jets of a file, however large its blocks, and warns of suspicious units."
+
+    def __init__(
+        self,
+        most=10_000,  # jets to judge by
+    ):
+        self.most, self.n, self.numbers = most, 0, np.zeros((3, 0))
+
+    def add(self, jets):
+        "Look at a block."
+        self.n += len(jets)
+        left = self.most - self.numbers.shape[1]
+        if left > 0:
+            self.numbers = np.concatenate([self.numbers, _unit_numbers(jets[:left])], 1)
+
+    def finish(self, path, flow):
+        "Warn, and count the file's jets under each warning."
+        for what in _unit_faults(*self.numbers) if self.n else ():
+            flow.add("warning", what, self.n)
+            warnings.warn(f"{path}: {what}", stacklevel=3)

@@ -357,6 +357,11 @@ def recognise(path) -> str:  # name of a format
     for f in FORMATS.values():
         if found & set(f.marks):
             return f.name
+    if found & {"Events/FatJet_pt", "Events/Jet_pt"}:
+        raise Refused(
+            f"{path} is NanoAOD without the particle-flow candidates of its jets; PFNano, and NanoAOD "
+            "from version 15, have them as FatJetPFCands_… or FatJetPFCand_…."
+        )
     raise Refused(
         f"{path}: no known format; it holds "
         f"{sorted(map(str, found))[:20] or 'neither ROOT, HDF5, NumPy nor pickle'}. "

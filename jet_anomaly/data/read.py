@@ -16,7 +16,7 @@ import numpy as np
 from tqdm import tqdm
 
 # %% ../../nbs/data/read.ipynb #c003
-from .assemble import check_four_vectors, warn_units
+from .assemble import UnitCheck, check_four_vectors
 from .formats import FORMATS, recognise
 from .layouts import ORDERS
 from .numpy_files import _numpy_arrays
@@ -294,9 +294,10 @@ def _after_rows(seen, rows):
 #| code-fold: true
 def _one_file(path, kind, flow, options, seen, ids, bar):
     "Blocks of whole events of one file: renumbers events used before, checks four-vectors and units, reports progress."
-    rows, total, bytes_before, looked = flow[kind.row, "read"], flow.total, bar.n, False
+    rows, total, bytes_before = flow[kind.row, "read"], flow.total, bar.n
+    units = UnitCheck()
     cut = {k: list(v) for k, v in flow.rows.items()}
-    flow.sample, flow.heavy = None, 0
+    flow.sample, flow.heavy = np.zeros((0, 4)), 0
     own, start = event_numbers(path, kind.name), 0 if seen is None else seen[1] + 1
     together = kind.row == "jets"  # rows are jets, so a block may end within an event
     if own is not None and len(own):
@@ -311,9 +312,7 @@ def _one_file(path, kind, flow, options, seen, ids, bar):
     for jets in whole_events(blocks) if together else blocks:
         if "event" in jets.observables:
             jets.observables["event"] = _moved(jets.observables["event"], start, path)
-        if len(jets) and not looked:
-            warn_units(jets, path, flow)
-            looked = True
+        units.add(jets)
         yield jets
         share = (flow[kind.row, "read"] - rows) / max(flow.total - total, 1)
         bar.update(int(bytes_before + path.stat().st_size * min(share, 1)) - bar.n)
@@ -323,6 +322,7 @@ def _one_file(path, kind, flow, options, seen, ids, bar):
         before = cut.get(key, (0, 0))
         here.rows[key] = [n - before[0], c - before[1]]
     check_four_vectors(path, here, list(ORDERS) if "order" in kind.options else ())
+    units.finish(path, flow)
 
 # %% ../../nbs/data/read.ipynb #c022
 def _provenance(files, metas, flow, settings):

@@ -27,7 +27,7 @@ class CutFlow:
     ):
         self.rows = {(r["unit"], r["step"]): [r["n"], r["cut"]] for r in rows}
         self.total = 0  # entries of the files opened so far: how far a reader has come
-        self.sample = None  # some constituents of a block in which jets had to be cut
+        self.sample = np.zeros((0, 4))  # some constituents of jets at fault
         self.heavy = 0  # jets whose constituents are almost at rest
         self.ignore_labels = False  # whatever a file says of the truth
 
@@ -42,6 +42,12 @@ class CutFlow:
         if not self["warning", what]:
             warnings.warn(what, stacklevel=3)
         self.add("warning", what, n)
+
+    def look_at(self, p4):
+        "Keep the first two thousand constituents (jets, constituents, 4) of jets at fault."
+        left = 2000 - len(self.sample)
+        if left > 0 and len(p4):
+            self.sample = np.concatenate([self.sample, p4[(p4 != 0).any(-1)][:left]])
 
     def keep(self, unit, step, passed):
         "Count a boolean array, and hand it back."
