@@ -158,7 +158,7 @@ def propose(
     )
     return new, accepted
 
-
+# %% ../../nbs/detect/ebm.ipynb #e0201
 @patch
 def moved(self: EBM, z, mask, steps, generator=None):
     "Where walkers are after so many proposals."
