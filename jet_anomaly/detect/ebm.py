@@ -231,7 +231,7 @@ def terms(self: EBM, z, mask, step=Step()):  # noqa: B008
         return self.start_terms(z, mask) if self.starting else self.chain_terms(z, mask)
     return self.validation_terms(z, mask)
 
-
+# %% ../../nbs/detect/ebm.ipynb #e0231
 @patch
 def validation_terms(self: EBM, z, mask):
     "Wasserstein-1 distance of walkers' and held-out jets' pT, plus that of their masses, in 100 GeV."
