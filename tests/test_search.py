@@ -290,3 +290,42 @@ def test_events_outside_the_edges_are_counted_and_told():
 def test_default_edges_hold_the_tail():
     edges = default_edges(M)
     assert edges[-1] > M.max() and edges[0] < np.quantile(M, 0.3)
+
+
+def test_public_features_go_through_the_same_command(tmp_path, capsys):
+    from jet_anomaly.cli.main import main
+    from jet_anomaly.data.read import read
+    from jet_anomaly.data.toys import toy_lhco_features
+    from jet_anomaly.search.weak import event_features
+
+    raw, jets = toy_lhco_features(tmp_path / "features.h5", events=4_000), tmp_path / "jets.h5"
+    assert main(["read", "lhco_features", str(raw), "--out", str(jets), "--quiet"]) == 0
+    have = read(raw, progress=False).observables
+    mass, x = event_features(have)
+    assert mass == pytest.approx(have["mjj"][have["rank"] == 0], rel=1e-4)
+    assert x[:, 2] == pytest.approx(0.5, abs=1e-6)  # τ2 / τ1 of the file
+    run = ["search", str(jets), "--out", str(tmp_path / "out"), "--range", "3000", "6500"]
+    run += ["--keep", "0.2", "--toys", "20", "--window", "3600", "4200", "--quiet"]
+    assert main([*run, "--weak", "cwola"]) == 0
+    said = json.loads((tmp_path / "out" / "search.json").read_text())
+    inside = int(((mass >= 3000) & (mass < 6500)).sum())
+    assert said["cut_flow"] == pytest.approx(
+        {"all events": 4_000, "inside the edges": inside, "most anomalous 0.2": 0.2 * inside},
+        rel=0.1,
+    )
+    assert not said["opened"]
+    capsys.readouterr()
+    assert main(run) == 1 and "--weak for a file of jets" in capsys.readouterr().err
+    assert main(["search", str(jets), "--out", "x", "--weak", "cwola"]) == 1
+    assert "--window LOW HIGH" in capsys.readouterr().err
+
+
+def test_a_search_in_processes_is_the_same(tmp_path):
+    from jet_anomaly.search.report import write_search
+
+    m, rng = masses(5_000), np.random.default_rng(0)
+    own = dict(edges=EDGES, keep=(0.2,), toys=40, unblind=True)
+    scores = rng.normal(size=len(m))
+    one = write_search(tmp_path / "one", m, scores, **own)
+    two = write_search(tmp_path / "two", m, scores, **own, processes=2)
+    assert json.dumps(one) == json.dumps(two)
