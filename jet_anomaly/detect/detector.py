@@ -16,16 +16,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from fastcore.basics import patch
-from jet_anomaly.detect.inputs import (  # also for detectors, which import them from here
-    Penalty,  # noqa: F401
-    blocks,
-    configure,
-    event_weights,
-    jet_mass,
-    observable,  # noqa: F401
-    pick_device,
-    weighted_mean,
-)
 from torch import nn
 
 from jet_anomaly.detect.background import (
@@ -39,6 +29,16 @@ from jet_anomaly.detect.background import (
     window,
 )
 from .folder import no_larger_than, read_folder, write_folder
+from jet_anomaly.detect.inputs import (  # also for detectors, which import them from here
+    Penalty,  # noqa: F401
+    blocks,
+    configure,
+    event_weights,
+    jet_mass,
+    observable,  # noqa: F401
+    pick_device,
+    weighted_mean,
+)
 from .registry import REGISTRY, detector_class, detector_names, register  # noqa: F401
 from ..evaluate.metrics import effective_size
 from ..jet.jets import Jets, fingerprint
