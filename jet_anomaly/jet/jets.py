@@ -11,7 +11,7 @@ import hashlib
 import json
 import warnings
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
 
@@ -69,7 +69,9 @@ def with_defined_ratios(
             new[f"tau{high}{low}"] = np.where(
                 none | ~np.isfinite(ratio), np.ones((), ratio.dtype), ratio
             )
-    return replace(jets, observables=have | new)
+    out = jets[:]  # the same four-vectors: no second check
+    out.observables = have | new
+    return out
 
 # %% ../../nbs/jet/jets.ipynb #c013
 #| code-fold: true
