@@ -15,6 +15,7 @@ from importlib.metadata import version
 import numpy as np
 
 from .. import __version__
+from ..core.provenance import made_by
 from jet_anomaly.evaluate.decorrelation import (
     WORKING_POINTS,
     decorrelate,
@@ -309,6 +310,7 @@ def _decorrelated(c, score):
 def _run(background, n, seed):
     return {
         "library": __version__,
+        "made_by": made_by(),
         "bootstrap": {"replicas": n, "seed": seed, "level": 0.6827},
         "background_jets": len(background),
         "hardware": hardware(),
