@@ -26,15 +26,13 @@ from jet_anomaly.evaluate.decorrelation import (
 from .distance import distance_correlation
 
 # %% ../../nbs/evaluate/results.ipynb #rs04
+from .columns import checked_weights, column, effective_size
 from jet_anomaly.evaluate.metrics import (
     BACKGROUNDS,
     EFFICIENCIES,
     SIC_EVENTS,
     Sweep,
-    _column,
-    _weights,
     band,
-    effective_size,
     match_spectrum,
     replicas,
     summary,
@@ -55,7 +53,7 @@ class Sample:
     def __post_init__(self):
         if not self.scores:
             raise ValueError("A sample needs at least one score.")
-        self.scores = {k: _column(v, f"score {k!r}") for k, v in self.scores.items()}
+        self.scores = {k: column(v, f"score {k!r}") for k, v in self.scores.items()}
         self.observables = {k: np.asarray(v) for k, v in self.observables.items()}
         for name, a in (self.scores | self.observables).items():
             if a.shape != (len(self),):
@@ -64,7 +62,7 @@ class Sample:
                 )
         own = self.observables.get("weight") if self.weights is None else self.weights
         self.weighted = own is not None
-        self.weights = _weights(own, next(iter(self.scores.values())), "event weights")
+        self.weights = checked_weights(own, next(iter(self.scores.values())), "event weights")
 
     def __len__(self):
         return len(next(iter(self.scores.values())))
