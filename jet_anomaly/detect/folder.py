@@ -20,6 +20,7 @@ from torch.nn.modules import module as hooks
 from .. import __version__
 from ..core.files import atomic_path
 from ..core.locks import one_writer
+from ..core.provenance import made_by
 from .background import Background
 from ..train.loop import History
 
@@ -66,6 +67,7 @@ def _write(folder, tensors, said, history, background):
     said = said | {
         "format": FORMAT,
         "library": __version__,
+        "made_by": made_by(),
         "weights_sha256": fingerprint,
         "background": background is not None,
     }

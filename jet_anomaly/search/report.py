@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from ..core.files import atomic_path
+from ..core.provenance import made_by
 from ..core.workers import Workers
 from .bump import bounded_global_p, default_edges, hunt_counts, plot_hunt
 from .limits import hepdata_table, plot_limits, scan_limits
@@ -100,6 +101,8 @@ def write_search(
         "cut_flow": spectra.cut_flow,
         "points": {k: {n: v for n, v in x.items() if n != "pictures"} for k, x in points.items()},
         "p_global_all": bounded_global_p(p) if p else None,
+        "settings": {"keep": list(keep), "widths": list(widths), "toys": toys, "seed": seed},
+        "made_by": made_by(),
     }
     _write(Path(out) / "search.json", json.dumps(result, indent=1))
     _write(Path(out) / "search.html", _page(result, points))
