@@ -81,6 +81,7 @@ class WeakClassifier:
             for a, o, s in zip(x, own, out):
                 s[o == f] = self._score(a[o == f], self.trees[-1])
         self.data_scores, self.reference_scores = out
+        self.data_folds, self.reference_folds = own
         return self
 
 # %% ../../nbs/search/weak.ipynb #wea013
@@ -105,30 +106,25 @@ def _scores(self, x):
     return np.mean([self._score(np.asarray(x, np.float64), models) for models in self.trees], 0)
 
 
-def _one_fold(self, x):
-    "Scores of other events, each by the trees of one fold only: they compare with those of the data."
+def _score_all(
+    self,
+    x,  # (events, features)
+    data=None,  # rows of the events that were the data of the training, in its order, or a mask
+    reference=None,  # of those that were its reference
+) -> np.ndarray:  # (events,)
+    "Scores by the trees of one fold each: of the fold that has not seen the event, any fold for the other events."
     x, fold = np.asarray(x, np.float64), make_folds(len(x), self.folds, self.seed)
+    for rows, own in ((data, self.data_folds), (reference, self.reference_folds)):
+        if rows is not None:
+            fold[rows] = own
     scores = np.empty(len(x))
     for f, models in enumerate(self.trees):
         scores[fold == f] = self._score(x[fold == f], models)
     return scores
 
 
-def _score_all(
-    self,
-    x,  # (events, features)
-    data,  # (events,) true for the events that were the data of the training
-    reference,  # (events,) true for those that were its reference
-) -> np.ndarray:  # (events,)
-    "Scores of a whole spectrum: out of fold where the trees have seen events, one fold's trees for each other event."
-    scores = self.one_fold(x)
-    scores[data], scores[reference] = self.data_scores, self.reference_scores
-    return scores
-
-
 WeakClassifier._one, WeakClassifier._score = _one, _score
-WeakClassifier.scores, WeakClassifier.one_fold = _scores, _one_fold
-WeakClassifier.score_all = _score_all
+WeakClassifier.scores, WeakClassifier.score_all = _scores, _score_all
 
 # %% ../../nbs/search/weak.ipynb #wea018
 class Coupling(nn.Module):
@@ -300,7 +296,9 @@ def cathode(
     rng = np.random.default_rng(seed)
     rows = rng.permutation(np.flatnonzero(~inside))[: times * inside.sum()]
     reference = flow.carry(mass[rows], x[rows], rng.choice(mass[inside], len(rows)))
-    return WeakClassifier(seed=seed, **settings).fit(x[inside], reference)
+    found = WeakClassifier(seed=seed, **settings).fit(x[inside], reference)
+    found.reference_rows = rows  # which events were carried
+    return found
 
 
 def cwola(
@@ -345,7 +343,7 @@ def weak_scores(
     inside = (mass > low) & (mass < high)
     if method == "cathode":
         found = cathode(mass, features, window, seed=seed, **settings)
-        return found.score_all(features, inside, np.zeros(len(mass), bool))
+        return found.score_all(features, inside, found.reference_rows)
     far = 1.5 * (high - low)
     left, right = sidebands or (low - far, high + far)
     found = cwola(mass, features, window, (left, right), seed, **settings)
