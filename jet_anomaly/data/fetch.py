@@ -152,6 +152,7 @@ def check_file(
         )
 
 # %% ../../nbs/data/fetch.ipynb #c018
+#| code-fold: true
 def _note(path):
     return path.with_name(f"{path.name}.json")
 

@@ -37,6 +37,7 @@ def digest(
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 # %% ../../nbs/detect/folder.ipynb #f006
+#| code-fold: true
 def write_folder(
     folder,  # made when it is not there
     tensors,  # name → tensor

@@ -383,6 +383,10 @@ def load(
 ):
     "Read a fitted decorrelation. Raises `FileNotFoundError`, or `ValueError` for any other file."
     arrays, config = load_arrays(path, FORMAT)
+    if set(arrays) != {"mass", "scores", "weights"}:
+        raise ValueError(
+            f"{path} is damaged: it holds {sorted(arrays)}; expected mass, scores, weights."
+        )
     self = cls(**config)
     vars(self).update(arrays)
     return self
