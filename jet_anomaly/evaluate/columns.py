@@ -137,6 +137,7 @@ def effective_size(
     return float(w.sum() ** 2 / (w**2).sum())
 
 # %% ../../nbs/evaluate/columns.ipynb #col18
+#| code-fold: true
 def bin_edges(
     x,  # (jets,)
     bins,  # edges, or a number of bins of equal population

@@ -358,6 +358,7 @@ def decorrelate(
     return out, *((even.transform(s, m) + odd.transform(s, m)) / 2 for s, m in pairs)
 
 # %% ../../nbs/evaluate/decorrelation.ipynb #c063
+#| code-fold: true
 FORMAT = "jet_anomaly mass decorrelation"
 
 
