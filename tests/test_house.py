@@ -61,7 +61,7 @@ def test_imports_run_one_way(module):
             f"{name(module)} imports {other}; {part} may import {BELOW[part]}"
         )
         if part == other == "detect":
-            shared = (None, "detector", "exposure", "registry", "background", "folder")
+            shared = (None, "detector", "exposure", "registry", "background", "folder", "inputs")
             shared += ("corrections", "generate")
             assert chapter in shared, (
                 f"{name(module)} imports detect.{chapter}: detectors share the contract, and a penalty they may build from their configuration"

@@ -29,6 +29,7 @@ print(json.dumps([names, before, list(sys.modules)]))
         "registry",
         "background",
         "folder",
+        "inputs",
     }
     assert {m for m in modules if m.startswith("jet_anomaly.detect.")} - set(before) == {
         "jet_anomaly.detect.vae"

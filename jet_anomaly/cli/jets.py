@@ -107,11 +107,12 @@ def _fetch_arguments(p):
 @verb(_fetch_arguments)
 def fetch(args):
     "Download an open data set, verified, or find it in the cache."
-    from jet_anomaly.data import fetch as module
+    from jet_anomaly.data.datasets import DATASETS, dataset_names
+    from jet_anomaly.data.fetch import fetch as function
 
     if args.name is None:
-        return {name: module.DATASETS[name].text for name in module.dataset_names()}
-    files = module.fetch(args.name, args.files, folder=args.folder, progress=not args.quiet)
+        return {name: DATASETS[name].text for name in dataset_names()}
+    files = function(args.name, args.files, folder=args.folder, progress=not args.quiet)
     return {"files": [str(f) for f in files]}
 
 # %% ../../nbs/cli/jets.ipynb #align1

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SENTINELS', 'FINITE', 'PHYSICAL', 'HEAVY', 'SLACK', 'ENERGY', 'pad', 'flat_counts', 'flat', 'zero_padded',
-           'as_labels', 'check_four_vectors', 'assemble', 'to_gev', 'suspicious_units', 'warn_units']
+           'as_labels', 'check_four_vectors', 'assemble', 'assemble_lists', 'to_gev', 'suspicious_units', 'warn_units']
 
 # %% ../../nbs/data/assemble.ipynb #A003
 import warnings
@@ -201,6 +201,21 @@ def assemble(
         return Jets.from_constituents(p4, mask, features, known, labels, meta)
     except ValueError as e:
         raise Refused(str(e)) from e
+
+# %% ../../nbs/data/assemble.ipynb #A007
+def assemble_lists(
+    p4,  # (constituents, 4): E, px, py, pz in GeV, jet after jet
+    counts,  # (jets,) constituents of each jet
+    flow,  # `CutFlow`
+    features=None,  # name → (constituents,)
+    observables=None,  # name → (jets,), the file's own
+    labels=None,  # (jets,): 0 background, −1 not known
+    meta=None,
+) -> Jets:
+    "`Jets` from flat lists, as `assemble`."
+    features = {k: pad(v, counts) for k, v in (features or {}).items()}
+    real = pad(np.ones(len(p4), bool), counts)
+    return assemble(pad(p4, counts), real, flow, features, observables, labels, meta)
 
 # %% ../../nbs/data/assemble.ipynb #c036
 #| code-fold: true

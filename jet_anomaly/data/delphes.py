@@ -11,9 +11,10 @@ from pathlib import Path
 import awkward as ak
 import numpy as np
 
-from .assemble import assemble, flat, flat_counts, pad
+from .assemble import assemble_lists, flat, flat_counts
+from .columns import column_blocks, missing_branch, open_columns
 from .layouts import four_vectors
-from .source import branch_names, foreign, missing_branch, open_tree, tree_blocks
+from .source import foreign
 from ..jet.jets import kinematic_observables
 
 # %% ../../nbs/data/delphes.ipynb #c008
@@ -141,10 +142,10 @@ def delphes_blocks(
 ):
     """Stream `Jets` from a Delphes file. References are counted as resolved or unresolved.
 
-    Raises as `open_tree`, and `KeyError` naming the collections there are.
+    Raises as `open_columns`, and `KeyError` naming the collections there are.
     """
-    with open_tree(path, "Delphes") as tree:
-        found = branch_names(tree)
+    with open_columns(path, "Delphes") as tree:
+        found = tree.names
         jet = _jet_collection(found, collection, path)
         wanted = constituents or [
             c
@@ -173,7 +174,7 @@ def delphes_blocks(
             "collection": jet,
             "constituents": list(wanted),
         }
-        for start, block in tree_blocks(tree, names, size, flow):
+        for start, block in column_blocks(tree, names, size, flow):
             with foreign(path):
                 jets = _read_block(block, jet, columns, start, flow, meta)
             yield jets
@@ -189,7 +190,7 @@ def _read_block(block, jet, columns, start, flow, meta):
     flow.add("references", "unresolved", (~known).sum())
     flow.add("jets", meta["collection"], len(event))
     counts = np.bincount(np.repeat(np.arange(len(event)), per_jet)[known], minlength=len(event))
-    of = {k: pad(v[index[known]], counts) for k, v in objects.items() if k not in ("event", "id")}
+    of = {k: v[index[known]] for k, v in objects.items() if k not in ("event", "id")}
     p4 = four_vectors(*(of.pop(k) for k in ("pt", "eta", "phi", "mass")))
     observables = _jet_observables(block, jet) | {"event": start + event}
     if "Event.Number" in block:
@@ -199,12 +200,5 @@ def _read_block(block, jet, columns, start, flow, meta):
     if "Event.Weight" in block:
         weight = ak.fill_none(ak.firsts(block["Event.Weight"]), np.nan).to_numpy()
         observables["weight"] = weight.astype(np.float64)[event]
-    return assemble(
-        p4,
-        pad(np.ones(counts.sum(), bool), counts),
-        flow,
-        {k: v.astype(np.float32 if k.startswith("d") else np.int32) for k, v in of.items()},
-        observables,
-        None,
-        meta,
-    )
+    features = {k: v.astype(np.float32 if k.startswith("d") else np.int32) for k, v in of.items()}
+    return assemble_lists(p4, counts, flow, features, observables, None, meta)

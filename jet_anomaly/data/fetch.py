@@ -8,7 +8,6 @@ __all__ = ['NoSpace', 'Resume', 'published', 'check_file', 'fetch']
 # %% ../../nbs/data/fetch.ipynb #c003
 import hashlib
 import json
-import logging
 import os
 import shutil
 import tarfile
@@ -19,7 +18,7 @@ from urllib.parse import quote
 
 from tqdm import tqdm
 
-from ..core.files import atomic_path, cache_folder
+from ..core.files import atomic_path, cache_folder, parse_json
 from .datasets import DATASETS, DataSet
 
 # %% ../../nbs/data/fetch.ipynb #c012
@@ -29,7 +28,7 @@ class NoSpace(OSError):
 # %% ../../nbs/data/fetch.ipynb #c012s1
 #| code-fold: true
 class Resume:
-    "A downloader for pooch that continues where an earlier one was cut off."
+    "A download that continues where an earlier one was cut off."
 
     def __init__(
         self,
@@ -38,13 +37,20 @@ class Resume:
     ):
         self.part, self.tag, self.progress = Path(part), Path(f"{part}.tag"), progress
 
-    def __call__(self, url, output_file, pooch):
+    def retrieve(self, url, path, known=None):
+        "Fetch a file; it appears under its name when it is whole and has the checksum, else `ValueError`."
         if url.startswith("file:"):
-            return shutil.copyfile(
-                Path.from_uri(url) if hasattr(Path, "from_uri") else _from_uri(url), output_file
-            )
-        self._fetch(url)
-        shutil.move(self.part, output_file)
+            shutil.copyfile(_from_uri(url), self.part)
+        else:
+            self._fetch(url)
+        try:
+            if known:
+                check_file(self.part, known)
+        except ValueError as e:
+            self.part.unlink()
+            self.tag.unlink(missing_ok=True)
+            raise ValueError(f"what arrived does not match the checksum {known}") from e
+        os.replace(self.part, path)
         self.tag.unlink(missing_ok=True)
 
     def _fetch(self, url):
@@ -146,30 +152,38 @@ def check_file(
         )
 
 # %% ../../nbs/data/fetch.ipynb #c018
+#| code-fold: true
 def _note(path):
     return path.with_name(f"{path.name}.json")
+
+
+def _origin(path):
+    "Where a file under way comes from; there from the start of a download until its note is written."
+    return path.with_name(f".{path.name}.origin")
 
 
 def _cached(path, known, verify):
     "Is the file here, whole and the right one? Raises `ValueError` when it is here and is not."
     if not path.exists():
         return False
-    if not _note(path).exists():  # put there by hand
+    if not _note(path).exists():  # put there by hand, or a kill came before the note was written
+        origin = _origin(path).read_text() if _origin(path).exists() else "by hand"
         if known is None:
+            how = "was put there by hand" if origin == "by hand" else f"came from {origin}"
             warnings.warn(
-                f"{path} was put there by hand and no checksum is known: its own is pinned.",
-                stacklevel=4,
+                f"{path} {how} and no checksum is known: its own is pinned.", stacklevel=4
             )
-        _keep_note(path, known, "by hand")
+        _keep_note(path, known, origin)
         return True
-    note = json.loads(_note(path).read_text())
-    if path.stat().st_size != note["bytes"]:
+    _origin(path).unlink(missing_ok=True)  # a kill may have come after the note was written
+    note = parse_json(_note(path).read_bytes(), _note(path))
+    if path.stat().st_size != note.get("bytes"):
         raise ValueError(
             f"{path} has {path.stat().st_size} bytes, "
-            f"{note['bytes']} were fetched: it is damaged. Delete it and fetch again."
+            f"{note.get('bytes')} were fetched: it is damaged. Delete it and fetch again."
         )
     if verify:
-        check_file(path, f"sha256:{note['sha256']}")
+        check_file(path, f"sha256:{note.get('sha256')}")
     return True
 
 # %% ../../nbs/data/fetch.ipynb #c018s1
@@ -184,6 +198,7 @@ def _keep_note(path, known, origin):
     }
     with atomic_path(_note(path)) as temporary:
         temporary.write_text(json.dumps(note, indent=1))
+    _origin(path).unlink(missing_ok=True)
 
 
 def _by_hand(data, file, path, reasons):
@@ -211,11 +226,9 @@ def _addresses(data, file, mirrors):
 # %% ../../nbs/data/fetch.ipynb #c019s1
 #| code-fold: true
 def _download(data, file, path, mirrors, progress, attempts):
-    import pooch
     import requests
     import urllib3
 
-    pooch.get_logger().setLevel(logging.WARNING)
     known, reasons = None, []
     for url in _addresses(data, file, mirrors):
         known = (
@@ -223,15 +236,10 @@ def _download(data, file, path, mirrors, progress, attempts):
             or data.files.get(file)
             or (None if url.startswith("file:") else published(data, file)[0])
         )
+        _origin(path).write_text(url)
         for _attempt in range(attempts):
             try:
-                pooch.retrieve(
-                    url,
-                    known_hash=known,
-                    fname=path.name,
-                    path=path.parent,
-                    downloader=Resume(path.with_name(f".{path.name}.part"), progress),
-                )
+                Resume(path.with_name(f".{path.name}.part"), progress).retrieve(url, path, known)
                 if known is None:
                     warnings.warn(
                         f"No checksum of {file} is published: sha256 {_sum(path, 'sha256')} is pinned at first use.",
@@ -250,6 +258,7 @@ def _download(data, file, path, mirrors, progress, attempts):
                 reason = f"{url}: {type(e).__name__}: {e}"[:300]
         else:
             reasons.append(f"{reason} ({attempts} attempts)")
+    _origin(path).unlink(missing_ok=True)
     raise _by_hand(data, file, path, reasons)
 
 # %% ../../nbs/data/fetch.ipynb #c020

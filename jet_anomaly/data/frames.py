@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CONSTANTS', 'FRAME', 'PARTICLES', 'LABEL', 'list_in_pickle', 'Frame', 'open_frame', 'frame_keys', 'write_frame',
-           'lhco_blocks', 'lhco_features_blocks', 'toptagging_blocks']
+           'lhco_blocks', 'cluster_events', 'lhco_features_blocks', 'toptagging_blocks']
 
 # %% ../../nbs/data/frames.ipynb #c003
 import pickle
@@ -15,7 +15,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from .assemble import assemble, pad, to_gev
+from .assemble import as_labels, assemble, assemble_lists, to_gev
 from .layouts import four_vectors
 from .source import dataset, foreign, hdf5_rows, open_hdf5
 from ..jet.jets import kinematic_observables
@@ -172,6 +172,7 @@ def frame_keys(
             k
             for k, g in file.items()
             if isinstance(g, h5py.Group)
+            and g.file.filename == file.filename  # links to other files are not followed
             and g.attrs.get("pandas_type") in (b"frame", b"frame_table")
         ]
 
@@ -222,8 +223,6 @@ def lhco_blocks(
     unit="GeV",  # of the file
 ):
     "Stream clustered `Jets` with `event` and label. Needs fastjet. Raises as `open_frame`, `KeyError`: missing column."
-    from jet_anomaly.data.cluster import cluster
-
     scale = to_gev(unit)
     with open_hdf5(path) as file:
         frame = open_frame(file, key)
@@ -234,13 +233,27 @@ def lhco_blocks(
             rows = frame.read(start, start + size, columns)
             flow.add("events", "read", len(rows))
             with foreign(path):
-                jets = _cluster(
-                    rows, start, cluster, radius, min_pt, jets_per_event, scale, flow, meta
-                )
+                jets = _cluster(rows, start, radius, min_pt, jets_per_event, scale, flow, meta)
             yield jets
 
+# %% ../../nbs/data/frames.ipynb #c014s0
+def cluster_events(
+    p4,  # (particles, 4): E, px, py, pz in GeV, ordered by event
+    counts,  # (events,): particles in each
+    flow,  # `CutFlow`
+    radius,  # of the anti-kT jets
+    min_pt,  # of a jet, GeV
+    jets_per_event,  # hardest first
+):  # flat indices of the jets' particles, (jets,) particles in each, (jets,) event
+    "The hardest jets of every event; the others are counted as cut. Raises `ImportError` without fastjet."
+    from jet_anomaly.data.cluster import cluster
+
+    _, event, rank, members, sizes = cluster(p4, counts, radius, min_pt)
+    hard = flow.keep("jets", f"the {jets_per_event} hardest", rank < jets_per_event)
+    return members[np.repeat(hard, sizes)], sizes[hard], event[hard]
+
 # %% ../../nbs/data/frames.ipynb #c014s1
-def _cluster(rows, start, cluster, radius, min_pt, jets_per_event, scale, flow, meta):
+def _cluster(rows, start, radius, min_pt, jets_per_event, scale, flow, meta):
     finite = flow.keep(
         "events", "momenta finite", np.isfinite(rows).all(1) & (np.abs(rows) < 1e6).all(1)
     )
@@ -248,19 +261,12 @@ def _cluster(rows, start, cluster, radius, min_pt, jets_per_event, scale, flow, 
     pt, eta, phi = (rows[:, i : 3 * PARTICLES : 3] for i in range(3))
     real = pt > 0
     p4 = four_vectors(pt[real] * scale, eta[real], phi[real])
-    _, event, rank, members, sizes = cluster(p4, real.sum(1), radius, min_pt)
-    hard = flow.keep("jets", f"the {jets_per_event} hardest", rank < jets_per_event)
-    members, counts, event = members[np.repeat(hard, sizes)], sizes[hard], event[hard]
-    labels = rows[event, LABEL].astype(np.int64) if rows.shape[1] > LABEL else None
-    return assemble(
-        pad(p4[members], counts),
-        pad(np.ones(len(members), bool), counts),
-        flow,
-        None,
-        {"event": number[event]},
-        labels,
-        meta,
-    )
+    labels = as_labels(rows[:, LABEL], flow) if rows.shape[1] > LABEL else None
+    found = cluster_events(p4, real.sum(1), flow, radius, min_pt, jets_per_event)
+    members, counts, event = found
+    labels = None if labels is None else labels[event]
+    observables = {"event": number[event]}
+    return assemble_lists(p4[members], counts, flow, None, observables, labels, meta)
 
 # %% ../../nbs/data/frames.ipynb #c023
 #| code-fold: true
@@ -299,11 +305,7 @@ def lhco_features_blocks(
                 "mass": mass.astype(np.float32),
                 "event": start + np.repeat(np.arange(len(rows)), 2),
             }
-            labels = (
-                np.repeat(np.nan_to_num(rows[:, -1]).astype(np.int64), 2)
-                if "label" in frame.where
-                else None
-            )
+            labels = np.repeat(as_labels(rows[:, -1], flow), 2) if "label" in frame.where else None
             yield assemble(
                 p4[:, None], np.ones((len(p4), 1), bool), flow, None, observables, labels, meta
             )
@@ -330,22 +332,10 @@ def toptagging_blocks(
         for start in range(0, frame.n, size):
             p4 = frame.read(start, start + size, columns).reshape(-1, n, 4) * np.float32(scale)
             flow.add("jets", "read", len(p4))
-            of = (
-                dict(
-                    zip(
-                        extra,
-                        np.nan_to_num(frame.read(start, start + size, extra)).astype(np.int64).T,
-                    )
-                )
-                if extra
-                else {}
-            )
-            yield assemble(
-                p4,
-                p4[..., 0] != 0,
-                flow,
-                None,
-                {"ttv": of["ttv"]} if "ttv" in of else None,
-                of.get(label),
-                meta,
-            )
+            labels, observables = None, {}
+            if extra:
+                values = dict(zip(extra, frame.read(start, start + size, extra).T))
+                labels = as_labels(values[label], flow) if label else None
+                if "ttv" in values:
+                    observables["ttv"] = np.nan_to_num(values["ttv"]).astype(np.int64)
+            yield assemble(p4, p4[..., 0] != 0, flow, None, observables, labels, meta)

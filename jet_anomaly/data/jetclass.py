@@ -11,16 +11,9 @@ from pathlib import Path
 import awkward as ak
 import numpy as np
 
-from .assemble import assemble, flat, flat_counts, pad
-from jet_anomaly.data.source import (
-    Refused,
-    branch_names,
-    foreign,
-    missing_branch,
-    open_tree,
-    tree_blocks,
-    write_tree,
-)
+from .assemble import assemble_lists, flat, flat_counts
+from .columns import column_blocks, missing_branch, open_columns, write_tree
+from .source import Refused, foreign
 from ..jet.jets import UNKNOWN, kinematic_observables
 
 # %% ../../nbs/data/jetclass.ipynb #c006
@@ -98,9 +91,9 @@ def jetclass_blocks(
     flow,  # `CutFlow`, filled while reading
     size=10_000,  # jets per block
 ):
-    "Stream `Jets`; label 0 is QCD. Raises as `open_tree`, `KeyError`: missing column, `ValueError`: ambiguous labels."
-    with open_tree(path, "tree") as tree:
-        found = branch_names(tree)
+    "Stream `Jets`; label 0 is QCD. Raises as `open_columns`, `KeyError`: missing column, `ValueError`: ambiguous labels."
+    with open_columns(path, "tree") as tree:
+        found = tree.names
         for name in (*P4, "jet_pt", "jet_eta", "jet_phi"):
             if name not in found:
                 raise missing_branch(path, name, found)
@@ -109,7 +102,7 @@ def jetclass_blocks(
             [*P4, *(n for n in optional if n in found), *_label_branches(found, path)]
         )
         meta = {"format": "jetclass", "source": Path(path).name}
-        for _, block in tree_blocks(tree, list(names), size, flow):
+        for _, block in column_blocks(tree, list(names), size, flow):
             with foreign(path):
                 jets = _read_block(block, flow, meta)
             yield jets
@@ -139,13 +132,5 @@ def _read_block(block, flow, meta):
     )
     if own is not None:
         observables["class"] = own
-    p4 = pad(np.stack([part[k] for k in P4], -1), counts)
-    return assemble(
-        p4,
-        pad(np.ones(counts.sum(), bool), counts),
-        flow,
-        {k: pad(v, counts) for k, v in features.items()},
-        observables,
-        labels,
-        meta,
-    )
+    p4 = np.stack([part[k] for k in P4], -1)
+    return assemble_lists(p4, counts, flow, features, observables, labels, meta)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CM', 'COLUMNS', 'LAST_COPY', 'MULTICHANNEL', 'EVENT', 'JET', 'CHARGE', 'follow_links', 'measured_mm', 'near',
-           'pfnano_blocks']
+           'pfnano_blocks', 'charge_of']
 
 # %% ../../nbs/data/pfnano.ipynb #c003
 from pathlib import Path
@@ -12,16 +12,10 @@ from pathlib import Path
 import awkward as ak
 import numpy as np
 
-from .assemble import assemble, flat, flat_counts, pad
+from .assemble import assemble_lists, flat, flat_counts
+from .columns import column_blocks, missing_branch, open_columns
 from .layouts import four_vectors
-from jet_anomaly.data.source import (
-    Refused,
-    branch_names,
-    foreign,
-    missing_branch,
-    open_tree,
-    tree_blocks,
-)
+from .source import Refused, foreign
 from ..jet.jets import kinematic_observables
 
 # %% ../../nbs/data/pfnano.ipynb #c008
@@ -169,9 +163,9 @@ def pfnano_blocks(
     match=None,  # a collection, or PDG codes of generated particles: one within ΔR < 0.4
     puppi=False,  # weight the candidates with their PUPPI weights
 ):
-    "Stream `Jets` from PFNano or NanoAOD (v15 on). Raises as `open_tree`, and `KeyError` listing the columns."
-    with open_tree(path, "Events") as tree:
-        found = branch_names(tree)
+    "Stream `Jets` from PFNano or NanoAOD (v15 on). Raises as `open_columns`, and `KeyError` listing the columns."
+    with open_columns(path, "Events") as tree:
+        found = tree.names
         if f"{collection}_pt" not in found:
             raise missing_branch(path, f"{collection}_pt", found)
         columns, of_jet, of_candidate = _layout(found, collection, path)
@@ -207,7 +201,7 @@ def pfnano_blocks(
             "collection": collection,
             "puppi": bool(puppi),
         }
-        for start, block in tree_blocks(tree, names, size, flow):
+        for start, block in column_blocks(tree, names, size, flow):
             with foreign(path):
                 if ht:
                     block, start = _in_window(block, ht, flow, start)
@@ -256,18 +250,19 @@ def _read_block(block, names, keep, start, flow, meta):
         .astype(np.float64 if k in ("weight", "ht") else block[b].to_numpy().dtype)
         for k, b in event.items()
     }
-    return assemble(
-        pad(p4, counts),
-        pad(np.ones(len(p4), bool), counts),
-        flow,
-        {k: pad(v, counts) for k, v in features.items()},
-        observables,
-        None,
-        meta,
-    )
+    return assemble_lists(p4, counts, flow, features, observables, None, meta)
 
 # %% ../../nbs/data/pfnano.ipynb #c020
-CHARGE = {11: -1, 13: -1, 211: 1}  # of the particle with the positive code
+CHARGE = {11: -1, 13: -1, 15: -1, 211: 1, 321: 1, 2212: 1}  # of the particle with the positive code
+CHARGE |= {3112: -1, 3222: 1, 3312: -1, 3334: -1}
+
+
+def charge_of(
+    code,  # PDG codes, any shape
+):  # int32
+    "Charge of particles that live long enough to be seen; 0 for those not in `CHARGE`."
+    size = sum(q * (np.abs(code) == known) for known, q in CHARGE.items())
+    return (np.sign(code) * size).astype(np.int32)
 
 
 def _candidates(of, puppi):
@@ -277,9 +272,7 @@ def _candidates(of, puppi):
         p4 = p4 * of["puppi_weight"][:, None]
     features = {k: of[k].astype(np.int32) for k in ("pdgid", "charge") if k in of}
     if "pdgid" in features and "charge" not in features:
-        features["charge"] = (
-            np.sign(of["pdgid"]) * sum(q * (abs(of["pdgid"]) == code) for code, q in CHARGE.items())
-        ).astype(np.int32)
+        features["charge"] = charge_of(of["pdgid"])
     for k in ("d0", "dz"):
         if k in of and f"{k}_err" in of:
             features[k], features[f"{k}_err"] = measured_mm(of[k], of[f"{k}_err"])

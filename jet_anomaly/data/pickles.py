@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .assemble import assemble, pad
+from .assemble import assemble_lists
 from .layouts import four_vectors
 from .pfnano import measured_mm
 from .source import existing_file, foreign
@@ -258,12 +258,4 @@ def _read_block(block, jet_pt, flow, meta):
     for k in ("d0", "dz"):
         if k in block and f"{k}Err" in block:
             features[k], features[f"{k}_err"] = measured_mm(flat(k), flat(f"{k}Err"))
-    return assemble(
-        pad(p4, counts),
-        pad(np.ones(len(p4), bool), counts),
-        flow,
-        {k: pad(v, counts) for k, v in features.items()},
-        None,
-        None,
-        meta,
-    )
+    return assemble_lists(p4, counts, flow, features, None, None, meta)

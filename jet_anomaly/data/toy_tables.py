@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['toy_lhco', 'toy_lhco_features', 'toy_toptagging', 'toy_jetnet', 'toy_aspen', 'toy_case', 'toy_vaejet', 'toy_vrnn',
-           'toy_energyflow', 'toy_numpy', 'toy_multichannel']
+           'toy_atlas_top', 'toy_salt', 'toy_energyflow', 'toy_numpy', 'toy_multichannel', 'toy_hepmc']
 
 # %% ../../nbs/data/toy_tables.ipynb #B003
 import pickle
@@ -215,6 +215,52 @@ def toy_vrnn(
         f["hlvs"] = np.where(out[:, :, 0, :1] > 0, 0.5 ** np.arange(10), 0)
     return Path(path)
 
+# %% ../../nbs/data/toy_tables.ipynb #B014
+def toy_atlas_top(
+    path,
+    jets=100,
+    width=200,  # constituents
+    seed=0,
+):
+    "Write a small file in the layout of the ATLAS top-tagging data, with weights from 0.5 to 1.5."
+    p4, mask = toy_jets(jets, seed=seed)
+    kin, energy = kinematic_observables(p4, mask), np.where(mask, p4[..., 0], 0)
+    with h5py.File(path, "w") as f:
+        for k, v in zip(("pt", "eta", "phi", "E"), (*polar(p4, mask), energy)):
+            padded = np.zeros((jets, width), np.float32)
+            padded[:, : v.shape[1]] = v * (1000 if k in ("pt", "E") else 1)
+            f[f"fjet_clus_{k}"] = padded
+        f["fjet_pt"], f["fjet_m"] = 1000 * kin["pt"], 1000 * kin["mass"]
+        f["fjet_eta"], f["fjet_phi"] = kin["eta"], kin["phi"]
+        for i in range(1, 5):
+            f[f"fjet_Tau{i}_wta"] = np.full(jets, 0.5**i)
+        f["labels"], f["weights"] = np.arange(jets) % 2, np.linspace(0.5, 1.5, jets)
+    return Path(path)
+
+# %% ../../nbs/data/toy_tables.ipynb #B015
+def toy_salt(path, jets=100, seed=0):
+    "Write a small structured file as ATLAS programs do: `jets` and `flow`; every second jet is QCD, label 10."
+    p4, mask = toy_jets(jets, seed=seed)
+    kin = kinematic_observables(p4, mask)
+    pt, eta, phi = polar(p4, mask)
+    jet = np.zeros(
+        jets,
+        [(k, "f4") for k in ("pt", "eta", "phi", "mass", "mcEventWeight")]
+        + [("R10TruthLabel", "i4"), ("eventNumber", "i8")],
+    )
+    for k in ("pt", "eta", "phi", "mass"):
+        jet[k] = kin[k] * (1000 if k in ("pt", "mass") else 1)
+    jet["R10TruthLabel"] = np.where(np.arange(jets) % 2, 1, 10)
+    jet["eventNumber"], jet["mcEventWeight"] = np.arange(jets), np.linspace(0.5, 1.5, jets)
+    flow = np.zeros(mask.shape, [("valid", "?"), ("pt", "f4"), ("deta", "f4"), ("dphi", "f4")])
+    flow["valid"], flow["pt"] = mask, 1000 * pt
+    flow["deta"] = np.where(mask, eta - kin["eta"][:, None], np.nan)
+    turn = phi - kin["phi"][:, None]
+    flow["dphi"] = np.where(mask, (turn + np.pi) % (2 * np.pi) - np.pi, np.nan)
+    with h5py.File(path, "w") as f:
+        f["jets"], f["flow"] = jet, flow
+    return Path(path)
+
 # %% ../../nbs/data/toy_tables.ipynb #t030
 def toy_energyflow(path, jets=100, seed=0):
     "Write a small file in the layout of EnergyFlow's quark and gluon jets: pions of either charge."
@@ -322,4 +368,25 @@ def toy_multichannel(path, jets=100, seed=0):
     for i, column in enumerate(columns.values()):
         values[i] = [list(row[m]) for row, m in zip(column, mask)]
     Path(path).write_bytes(_pickled_frame(list(columns), values))
+    return Path(path)
+
+# %% ../../nbs/data/toy_tables.ipynb #B017
+def toy_hepmc(
+    path,
+    events=50,  # of two jets each
+    seed=0,
+):
+    "Write a small HepMC file of charged pions, photons and one neutrino per event; event i has weight 1 + i/10."
+    p4, mask = toy_jets(2 * events, seed=seed)
+    lines = ["HepMC::Version 3.02.06", "HepMC::Asciiv3-START_EVENT_LISTING"]
+    lines += ["W 1", "N Weight"]
+    for event in range(events):
+        p = np.concatenate([p4[2 * event + j][mask[2 * event + j]] for j in (0, 1)])
+        lines += [f"E {event} 1 {len(p) + 3}", "U GEV MM", f"W {1 + event / 10:.4f}"]
+        lines += [f"P {i} 0 2212 0 0 {s}6500 6500 0 4" for i, s in ((1, ""), (2, "-"))]
+        lines += ["V -1 0 [1,2]", "P 3 -1 12 30 40 0 50 0 1"]
+        for i, (e, px, py, pz) in enumerate(p):
+            code = (22, 211, -211)[i % 3]
+            lines.append(f"P {i + 4} -1 {code} {px:.9e} {py:.9e} {pz:.9e} {e:.9e} 0 1")
+    Path(path).write_text("\n".join([*lines, "HepMC::Asciiv3-END_EVENT_LISTING", ""]))
     return Path(path)

@@ -10,8 +10,8 @@ import awkward as ak
 import numpy as np
 
 from . import delphes, jetclass
+from .columns import write_tree
 from .layouts import four_vectors
-from .source import write_tree
 from ..jet.jets import kinematic_observables
 
 # %% ../../nbs/data/toy_trees.ipynb #t006
@@ -108,6 +108,7 @@ def toy_jetclass(
     jets=100,
     second=False,  # JetClass-II's single label instead of ten
     seed=0,
+    write=write_tree,  # or `write_parquet`, `write_ntuple`
 ):
     "Write a small file in the layout of JetClass."
     rng = np.random.default_rng(seed)
@@ -142,7 +143,7 @@ def toy_jetclass(
         if second
         else {f"label_{c}": own == i for i, c in enumerate(jetclass.CLASSES)}
     )
-    return write_tree(path, "tree", data | numbers)
+    return write(path, "tree", data | numbers)
 
 # %% ../../nbs/data/toy_trees.ipynb #t018
 #| code-fold: true
@@ -151,6 +152,7 @@ def toy_pfnano(
     events=50,  # of two fat jets each
     embedded=False,  # the older layout
     seed=0,
+    write=write_tree,  # or `write_ntuple`, `write_parquet`
 ):
     "Write a small file in the layout of PFNano, with an electron in some jets and every second jet matched."
     rng = np.random.default_rng(seed)
@@ -208,4 +210,4 @@ def toy_pfnano(
         "event": np.arange(1000, 1000 + events, dtype=np.uint64),
         "LHE_HT": np.linspace(300, 600, events, dtype=np.float32),
     }
-    return write_tree(path, "Events", data | numbers)
+    return write(path, "Events", data | numbers)

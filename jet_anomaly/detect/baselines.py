@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from .detector import Detector, blocks, event_weights, register
+from ..jet.substructure import defined_observable
 from ..represent.scale import Representation, ScaledFourVectors
 from ..train.loop import History, Step
 
@@ -28,12 +29,8 @@ class Observables(Representation):
         self.names = tuple(names)
 
     def _column(self, jets, name):
-        key = name.removeprefix("-")
-        if key not in jets.observables:
-            raise KeyError(
-                f"These jets have no observable {key!r}; they have {sorted(jets.observables)}."
-            )
-        return np.asarray(jets.observables[key], np.float32) * (-1 if name.startswith("-") else 1)
+        values = np.asarray(defined_observable(jets, name.removeprefix("-")), np.float32)
+        return -values if name.startswith("-") else values
 
     def fit(self, jets, max_jets=None):
         for name in self.names:

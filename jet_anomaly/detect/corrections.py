@@ -120,6 +120,7 @@ class Turned(Correction):
         return (numbers - self.mean) / self.spread, weights
 
 # %% ../../nbs/detect/corrections.ipynb #k014
+#| code-fold: true
 class SetCorrection(Turned):
     "A deep set on turned constituents (arXiv:1703.06114), with one layer that sees the means."
 

@@ -136,6 +136,7 @@ def wall(self: EBM, z, mask):
     return 100.0 * mask.sum(1) * (size(z, mask) - self.edge).clamp(min=0).square()
 
 # %% ../../nbs/detect/ebm.ipynb #e020
+#| code-fold: true
 @patch
 def propose(
     self: EBM,

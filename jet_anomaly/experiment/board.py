@@ -15,7 +15,8 @@ import numpy as np
 from fastcore.basics import patch
 from markupsafe import Markup
 
-from ..core.files import atomic_path
+from ..core.files import atomic_path, parse_json
+from ..core.provenance import made_by
 from ..evaluate import pages
 from ..evaluate.decorrelation import decorrelate, jsd_floor, mass_jsd
 from ..evaluate.distance import distance_correlation
@@ -397,6 +398,7 @@ def save(
     folder = Path(folder)
     with atomic_path(folder / "board.json") as f:
         said = {"made": self.made, "rows": self.rows, "missing": self.missing}
+        said["made_by"] = made_by()
         f.write_text(json.dumps(said, indent=1))
     with atomic_path(folder / "board.csv") as f, open(f, "w", newline="") as file:
         csv.writer(file).writerows(_flat([*self.rows, *self.missing]))
@@ -418,9 +420,15 @@ def _flat(rows):
 def load_board(
     folder,  # written by `Board.save`
 ) -> Board:
-    "The board of a folder; raises `FileNotFoundError`."
+    "The board of a folder; raises `FileNotFoundError`, or `ValueError` for a damaged file."
     path = Path(folder) / "board.json"
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no board there; `Board.save` writes one.")
-    said = json.loads(path.read_text())
-    return Board(said["rows"], said["made"], said.get("missing", []))
+    said = parse_json(path.read_bytes(), path)
+    rows, made, missing = (
+        said.get(k, new()) for k, new in (("rows", list), ("made", dict), ("missing", list))
+    )
+    whole = isinstance(made, dict) and all(isinstance(part, list) for part in (rows, missing))
+    if not whole or not all(isinstance(r, dict) for r in (*rows, *missing)):
+        raise ValueError(f"{path} is damaged: expected rows, each with names and values.")
+    return Board(rows, made, missing)

@@ -147,7 +147,10 @@ def _fit_detector(job, tests):
     with peak_memory() as memory:
         history = detector.fit(jets, held_out, seed=job["seed"], progress=False, **job["settings"])
     seconds = time.perf_counter() - began
-    arrays, per_jet = _score_all(detector.scores, tests | {"held_out": held_out})
+    samples = tests | {"held_out": held_out}
+    arrays, per_jet = _score_all(detector.scores, samples)
+    weighted = {k: jets.weight for k, jets in samples.items() if jets.weight is not None}
+    arrays |= {f"{name}/weight": w for name, w in weighted.items()}
     return arrays, {
         "score": job["score"] or detector.score,
         "train_seconds": seconds,
@@ -211,6 +214,7 @@ def train_and_score(
     return result | {k: job[k] for k in KEPT} | made
 
 # %% ../../nbs/experiment/compare.ipynb #c018
+#| code-fold: true
 @dataclass(frozen=True)
 class Trial:
     "The scores and the cost of one entry with one seed in one direction."
@@ -240,6 +244,13 @@ class Trial:
         raise KeyError(
             f"{self.entry.label} has no {score!r} of {sample!r}; it has {sorted(self.arrays)}."
         )
+
+    def weights(
+        self,
+        sample,  # name of a test sample, or "held_out"
+    ):  # (jets,), or None for jets without weights
+        "The event weights of a sample."
+        return self.arrays.get(f"{sample}/weight")
 
 # %% ../../nbs/experiment/compare.ipynb #c019s1
 #| code-fold: true

@@ -26,37 +26,35 @@ def _by_entry(trials, direction):
     return out
 
 
-def _top(scores, share):
-    n = max(round(share * len(scores)), 1)
-    return set(np.argsort(-scores, kind="stable")[:n].tolist())
+def _top(scores, share, weights):
+    "(jets,) weight of the jets of highest score that hold a share of all weight, zero for the others; at least one jet."
+    order = np.argsort(-scores, kind="stable")
+    w = weights[order]
+    n = max(((np.cumsum(w) - w / 2) <= share * w.sum()).sum(), 1)
+    out = np.zeros(len(w))
+    out[order[:n]] = w[:n]
+    return out
 
 # %% ../../nbs/experiment/ensemble.ipynb #c008s1
 def stability(
     trials,  # of `compare`
     direction,  # whose background
     share=0.01,  # of the background that passes the cut
-) -> (
-    dict
-):  # entry → {"spearman", "overlap"}, each the mean over pairs of seeds; None for a single seed
-    "How much of a score is its seed, from background alone."
+) -> dict:  # entry → {"spearman", "overlap"}, the means over pairs of seeds; None for one seed
+    "How much of a score is its seed, from background alone, with its event weights."
     out = {}
     for label, group in _by_entry(trials, direction).items():
-        pairs = list(combinations([t.scores(direction) for t in group], 2))
-        out[label] = (
-            {
-                "spearman": float(np.mean([spearman(a, b) for a, b in pairs])),
-                "overlap": float(
-                    np.mean(
-                        [
-                            len(_top(a, share) & _top(b, share)) / len(_top(a, share))
-                            for a, b in pairs
-                        ]
-                    )
-                ),
-            }
-            if pairs
-            else None
-        )
+        scores, w = [t.scores(direction) for t in group], group[0].weights(direction)
+        pairs = list(combinations(scores, 2))
+        if not pairs:
+            out[label] = None
+            continue
+        w = np.ones(len(scores[0])) if w is None else w
+        tops = list(combinations([_top(s, share, w) for s in scores], 2))
+        out[label] = {
+            "spearman": float(np.mean([spearman(a, b, w) for a, b in pairs])),
+            "overlap": float(np.mean([np.minimum(a, b).sum() / a.sum() for a, b in tops])),
+        }
     return out
 
 # %% ../../nbs/experiment/ensemble.ipynb #c011
@@ -68,28 +66,31 @@ def agreement(
     groups = _by_entry(trials, direction)
     labels, n = list(groups), len(groups)
     out = np.eye(n)
+    w = groups[labels[0]][0].weights(direction)
+    scores = {k: [t.scores(direction) for t in group] for k, group in groups.items()}
     for i, j in combinations(range(n), 2):
-        a, b = groups[labels[i]], groups[labels[j]]
-        out[i, j] = out[j, i] = np.median(
-            [
-                spearman(a[k % len(a)].scores(direction), b[k % len(b)].scores(direction))
-                for k in range(max(len(a), len(b)))
-            ]
-        )
+        a, b = scores[labels[i]], scores[labels[j]]
+        pairs = [(a[k % len(a)], b[k % len(b)]) for k in range(max(len(a), len(b)))]
+        out[i, j] = out[j, i] = np.median([spearman(*pair, w) for pair in pairs])
     return labels, out
 
 # %% ../../nbs/experiment/ensemble.ipynb #c014
 def surprise(
     scores,  # (jets,)
     background,  # (held-out jets,) scores
+    weights=None,  # (held-out jets,) event weights, not negative
 ) -> np.ndarray:  # (jets,) −log p, at least 0
     "−log of the share of background that scores at least as high; beyond the last background jet in order of score."
-    known = np.sort(np.asarray(background, np.float64))
-    above = len(known) - np.searchsorted(known, scores, "left")
-    p = (above + 1) / (len(known) + 1)
-    beyond = np.maximum(np.asarray(scores, np.float64) - known[-1], 0) / max(
-        known[-1] - known[len(known) // 2], 1e-30
-    )
+    known = np.asarray(background, np.float64)
+    w = np.ones(len(known)) if weights is None else np.asarray(weights, np.float64)
+    order = np.argsort(known)
+    order = order[w[order] > 0]
+    known, w = known[order], w[order]
+    above = np.append(np.cumsum(w[::-1])[::-1], 0)[np.searchsorted(known, scores, "left")]
+    one = (w**2).sum() / w.sum()  # the weight of a typical jet: 1 without weights
+    p = (above + one) / (w.sum() + one)
+    scale = max(known[-1] - known[len(known) // 2], 1e-30)
+    beyond = np.maximum(np.asarray(scores, np.float64) - known[-1], 0) / scale
     return -np.log(p) + 1e-3 * np.log1p(beyond)  # keeps the order where counting has none
 
 
@@ -117,12 +118,14 @@ def ensemble(
     for seed in range(max(len(groups[m]) for m in members)):
         parts = [groups[m][seed % len(groups[m])] for m in members]
         samples = sorted(set.intersection(*({k.split("/")[0] for k in t.arrays} for t in parts)))
+        known = [(t.scores("held_out"), t.weights("held_out")) for t in parts]
         arrays = {
             f"{s}/{how}": HOW[how](
-                np.stack([surprise(t.scores(s), t.scores("held_out")) for t in parts])
+                np.stack([surprise(t.scores(s), *held_out) for t, held_out in zip(parts, known)])
             )
             for s in samples
         }
+        weighted = {k: w for k, w in parts[0].arrays.items() if k.endswith("/weight")}
         result = (
             {"score": how}
             | {
@@ -131,7 +134,7 @@ def ensemble(
             }
             | {"memory_MB": max(t.result.get("memory_MB") or 0 for t in parts)}
         )
-        out.append(Trial(direction, entry, seed, result, arrays))
+        out.append(Trial(direction, entry, seed, result, arrays | weighted))
     return out
 
 # %% ../../nbs/experiment/ensemble.ipynb #c014s2

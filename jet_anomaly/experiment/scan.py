@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..core.files import atomic_path
+from ..core.files import atomic_path, parse_json
 from ..detect.detector import make_detector
 from .trials import NOT_AVAILABLE, as_file, jets_of, run_trials
 
@@ -65,7 +65,7 @@ def train_one(
 def _same_scan(folder, plan):
     "Note what is scanned; raises `ValueError` when the folder holds another scan."
     plan, file = json.loads(json.dumps(plan)), folder / "scan.json"
-    if file.is_file() and (there := json.loads(file.read_text())) != plan:
+    if file.is_file() and (there := parse_json(file.read_bytes(), file)) != plan:
         differ = {k: (there.get(k), plan.get(k)) for k in plan if there.get(k) != plan.get(k)}
         raise ValueError(
             f"{folder} holds another scan, (there, here): {differ}. Use another folder."
@@ -164,6 +164,13 @@ def _collected(shared, jobs, results):
     }
     if len(missing) == len(jobs):
         raise ValueError(next(iter(missing.values())))
-    rows = [r for r in results if NOT_AVAILABLE not in r]
+    rows = []
+    for job, r in zip(jobs, results):
+        if NOT_AVAILABLE not in r:
+            if not isinstance(r.get("loss"), (int, float)):
+                raise ValueError(
+                    f"{job['folder']}/result.json is damaged: no loss. Remove it, and scan again."
+                )
+            rows.append(r | {k: job[k] for k in ("value", "seed")})
     rows.sort(key=lambda r: (r["value"], r["seed"]))
     return Scan(shared["detector"], shared["option"], rows, missing)

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from ..core.files import atomic_path
+from ..core.files import atomic_path, parse_json
 from ..core.workers import spread
 from ..jet.jets import Jets, JetWriter, fingerprint
 from ..jet.substructure import with_substructure
@@ -40,7 +40,7 @@ def _attempt(function, job):
     "The result of a trial: read, or made and written; the reason where it cannot be made."
     file = Path(job["folder"]) / "result.json"
     if file.is_file():
-        return json.loads(file.read_text())
+        return parse_json(file.read_bytes(), file)
     try:
         result = function(job)
     except FAILURES as e:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..core.files import atomic_path
+from ..core.files import atomic_path, parse_json
 from .jets import Jets
 
 # %% ../../nbs/jet/events.ipynb #c008
@@ -147,9 +147,9 @@ def load_spectrum(
 ) -> Spectrum:
     "The spectrum of a file. Raises `FileNotFoundError`, or `ValueError` for another kind of file."
     try:
-        said = json.loads(Path(path).read_text())
+        said = parse_json(Path(path).read_bytes(), path)
         return Spectrum(
             *(np.asarray(said[k]) for k in ("edges", "before", "after")), said["threshold"]
         )
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as e:
+    except (ValueError, KeyError, TypeError) as e:
         raise ValueError(f"{path} is no spectrum written by save_spectrum: {e}") from e

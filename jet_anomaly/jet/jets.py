@@ -11,7 +11,7 @@ import hashlib
 import json
 import warnings
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from fastcore.basics import patch
 
 from ..core.files import atomic_hdf5, parse_json
 from ..core.hdf5 import check_size, damage, datasets, row_bytes, rows_at_once
+from ..core.provenance import made_by
 
 # %% ../../nbs/jet/jets.ipynb #c009
 UNITS = {
@@ -68,7 +69,9 @@ def with_defined_ratios(
             new[f"tau{high}{low}"] = np.where(
                 none | ~np.isfinite(ratio), np.ones((), ratio.dtype), ratio
             )
-    return replace(jets, observables=have | new)
+    out = jets[:]  # the same four-vectors: no second check
+    out.observables = have | new
+    return out
 
 # %% ../../nbs/jet/jets.ipynb #c013
 #| code-fold: true
@@ -431,7 +434,10 @@ class JetWriter:
 
     def __exit__(self, kind, error, trace):
         if kind is None and self.n:
-            self.file.attrs.update(format=FORMAT, version=VERSION, meta=json.dumps(self.meta))
+            made = json.dumps(made_by())
+            self.file.attrs.update(
+                format=FORMAT, version=VERSION, meta=json.dumps(self.meta), made_by=made
+            )
         elif kind is None:
             empty = ValueError(f"{self.path}: no jets were written, so no file is made.")
             self._context.__exit__(ValueError, empty, None)

@@ -659,7 +659,7 @@ def _narrow_columns(out, at, nodes, parts, delta, radius, m):
     "How many C/A subjets hold more than 3, 5, 10 % of the pT; mass and dispersion of the trimmed jet."
     kept, squares = np.zeros(7), 0.0
     for k in _cut(parts, delta, radius):
-        share = nodes[k, PT] / nodes[-1, PT]
+        share = nodes[k, PT] / (nodes[-1, PT] + 1e-300)
         out[at] += share > 0.03
         out[at + 1] += share > 0.05
         out[at + 2] += share > 0.1
@@ -700,14 +700,14 @@ def _jet(p4, radius, out):
         return
     ca, ca_parts, _, delta = history(c, 0, False)
     kt, kt_parts, d, _ = history(c, 1, False)
-    axis, total, girth, lha = ca[-1], 0.0, 0.0, 0.0
+    axis, total, girth, lha = ca[-1], 1e-300, 0.0, 0.0  # a jet along the beam has no pT
     for i in range(len(c)):
         r = math.sqrt(_distance2(c[i], axis))
         total += c[i, PT]
         girth += c[i, PT] * r
         lha += c[i, PT] * math.sqrt(r)
     m = max(_mass(axis), 0.1)
-    unit = m / axis[PT]
+    unit = m / (axis[PT] + 1e-300)
     out[0] = math.log(m)
     at = _trimmed_columns(out, 1, ca, ca_parts, delta, radius)
     at = _put_logs(out, at, splitting_scales(d), m)

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['UNDEFINED', 'NAMES', 'STORED', 'girth', 'pt_dispersion', 'multiplicity', 'n_subjettiness', 'tau_ratio',
-           'energy_correlation', 'c2', 'd2', 'substructure', 'stored_observables', 'with_substructure']
+           'energy_correlation', 'c2', 'd2', 'substructure', 'defined_observable', 'stored_observables',
+           'with_substructure']
 
 # %% ../../nbs/jet/substructure.ipynb #c003
 from dataclasses import replace
@@ -247,6 +248,32 @@ def substructure(
         out[f"tau{a}{b}"] = tau_ratio(out[f"tau{a}"], out[f"tau{b}"])
     return out
 
+# %% ../../nbs/jet/substructure.ipynb #s002a
+#| code-fold: true
+def defined_observable(
+    jets,  # `Jets`
+    name,  # of `jets.observables`
+) -> np.ndarray:  # (jets,)
+    """An observable that is a number for every jet: ratios of τ are 1, C2 and D2 are 1000 where they are undefined.
+
+    Raises `KeyError` for jets without it, `ValueError` where any other observable is NaN or infinite.
+    """
+    if name not in jets.observables:
+        raise KeyError(
+            f"These jets have no observable {name!r}; they have {sorted(jets.observables)}."
+        )
+    if name.startswith("tau"):
+        jets = with_defined_ratios(jets)
+    values = np.asarray(jets.observables[name])
+    if name in ("c2", "d2"):
+        undefined = ~np.isfinite(values) | (jets.mask.sum(1) < 2)
+        values = np.where(undefined, np.array(UNDEFINED, values.dtype), values)
+    if bad := (~np.isfinite(values)).sum():
+        raise ValueError(
+            f"The observable {name!r} is NaN or infinite for {bad} of {len(jets)} jets: drop them, or repair it."
+        )
+    return values
+
 # %% ../../nbs/jet/substructure.ipynb #s002
 #| code-fold: true
 STORED = "tau1", "tau2", "tau3", "tau4", "tau21", "tau32", "softdrop_mass", "d2"
@@ -274,10 +301,6 @@ def with_substructure(
             for k in missing
         }
         jets = replace(jets, observables=have | new)
-    one = jets.mask.sum(1) < 2
     jets = with_defined_ratios(jets)
-    d2 = jets.observables["d2"]
-    return replace(
-        jets,
-        observables=jets.observables | {"d2": np.where(one, np.array(UNDEFINED, d2.dtype), d2)},
-    )
+    jets.observables["d2"] = defined_observable(jets, "d2")
+    return jets
