@@ -14,6 +14,7 @@ from scipy.stats import kstest, spearmanr
 from sklearn import metrics as sk
 
 from jet_anomaly.evaluate.calibrate import Calibration
+from jet_anomaly.evaluate.columns import by_label, effective_size
 from jet_anomaly.evaluate.decorrelation import (
     MassDecorrelated,
     decorrelate,
@@ -31,8 +32,6 @@ from jet_anomaly.evaluate.metrics import (
     Sweep,
     auc,
     bootstrap,
-    by_label,
-    effective_size,
     efficiency_at,
     match_spectrum,
     max_sic,

@@ -138,7 +138,7 @@ def test_the_record_is_asked_for_the_checksum(site, tmp_path):
         "checked": f"md5:{MD5}",
     }
     site.checksum = "md5:" + "0" * 32
-    with pytest.raises(FileNotFoundError, match="does not match the known hash.*By hand"):
+    with pytest.raises(FileNotFoundError, match="does not match the checksum.*By hand"):
         fetch(data(site, known=None, api=True), folder=tmp_path / "new", progress=False)
     assert not (tmp_path / "new/toy/a.bin").exists()
 
@@ -255,7 +255,7 @@ def test_the_registry_is_in_order():
 
 
 def test_the_tag_of_a_part_is_gone_with_it(site, tmp_path):
-    Resume(tmp_path / "p", progress=False)(site.url + "a.bin", tmp_path / "out", None)
+    Resume(tmp_path / "p", progress=False).retrieve(site.url + "a.bin", tmp_path / "out")
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
 
 

@@ -164,3 +164,37 @@ def test_an_interrupted_scan_goes_on_and_leaves_no_process(tmp_path):
     out, err = again.communicate(timeout=300)
     assert again.returncode == 0 and json.loads(out)["trainings"] == len(finished()) == 8, err
     assert there.items() <= finished().items() and (tmp_path / "scan/scan.png").is_file()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="limits of file size are POSIX")
+def test_a_training_on_a_full_disk_goes_on_when_there_is_room(tmp_path):
+    toy(500).to_hdf5(tmp_path / "qcd.h5")
+    words = ("train", "vae", tmp_path / "qcd.h5", "--epochs", 2, "--device", "cpu", "--quiet")
+    words += ("--set", "hidden=[64]", "--out", tmp_path / "run")
+    process = command(*words, preexec_fn=small_disk)
+    _, err = process.communicate(timeout=200)
+    assert process.returncode == 1 and len(err.strip().splitlines()) == 1, err
+    assert "while writing" in err and not list(tmp_path.rglob("*.part"))
+    assert command(*words).wait(200) == 0
+    assert len(load_detector(tmp_path / "run").history) == 2
+    assert not list(tmp_path.rglob(".*"))
+
+
+def test_a_second_training_in_the_folder_is_refused(tmp_path):
+    from jet_anomaly.core.locks import one_writer
+
+    toy(500).to_hdf5(tmp_path / "qcd.h5")
+    words = (
+        "train",
+        "vae",
+        tmp_path / "qcd.h5",
+        "--epochs",
+        1,
+        "--quiet",
+        "--out",
+        tmp_path / "run",
+    )
+    with one_writer(tmp_path / "run/checkpoints"):
+        process = command(*words)
+        _, err = process.communicate(timeout=200)
+    assert process.returncode == 1 and "is being written by process" in err, err

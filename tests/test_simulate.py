@@ -212,3 +212,20 @@ def test_masses_and_windows_move_the_jets(monkeypatch):
     assert abs(heavy - 150) < 30 and abs(light - 60) < 15
     high = make_shard(make_sample("qcd", pt=(800, 1000), preset="fast", radius=0.8), 0)
     assert 800 < high.observables["pt"].min() and high.observables["pt"].max() < 1000
+
+
+def test_shards_of_others_and_damaged_ones_are_made_again(tmp_path):
+    how = dict(preset="fast", processes=1, progress=False, cache=tmp_path)
+    simulate("qcd", 250, seed=3, **how)
+    sample = make_sample("qcd", seed=3, preset="fast")
+    folder = tmp_path / sample.name()
+    path = folder / "shard-00000.h5"
+    whole = path.read_bytes()
+    assert module._finished(folder, 0, sample)
+    assert not module._finished(folder, 0, make_sample("qcd", seed=4, preset="fast"))
+    at = len(whole) // 2
+    path.write_bytes(whole[:at] + bytes(2000) + whole[at + 2000 :])
+    if module._finished(folder, 0, sample):  # its header is in order
+        with pytest.raises(ValueError, match="makes it again"):
+            simulate("qcd", 250, seed=3, **how)
+        assert not path.exists()

@@ -6,6 +6,7 @@
 __all__ = ['add_training', 'training', 'held_out', 'train', 'score', 'evaluate']
 
 # %% ../../nbs/cli/detectors.ipynb #d002
+import json
 import sys
 from pathlib import Path
 
@@ -170,9 +171,11 @@ def score(args):
     from tqdm import tqdm
 
     from jet_anomaly.core.files import atomic_hdf5
+    from jet_anomaly.core.provenance import made_by
     from jet_anomaly.detect.background import outside_message
     from jet_anomaly.detect.detector import load_detector
-    from jet_anomaly.jet.jets import Jets, count_jets
+    from jet_anomaly.detect.folder import digest
+    from jet_anomaly.jet.jets import Jets, count_jets, fingerprint
 
     detector, n, at, outside = load_detector(args.detector), count_jets(args.jets), 0, {}
     if args.out.endswith(".csv"):
@@ -196,6 +199,9 @@ def score(args):
             anomaly_score=detector.score,
             higher_is="more anomalous",
             jets=str(args.jets),
+            jets_fingerprint=fingerprint(next(Jets.blocks(args.jets, 100_000))),
+            detector_sha256=digest(Path(args.detector) / "weights.safetensors"),
+            made_by=json.dumps(made_by()),
             **{f"outside_{name}": share for name, share in outside.items()},
         )
     if message := outside_message(outside, detector.window):

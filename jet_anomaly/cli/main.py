@@ -12,7 +12,7 @@ from pathlib import Path
 
 # the verbs register themselves, in the order of the help
 # isort: off
-from . import jets, detectors, boards, search  # noqa: F401
+from . import jets, detectors, boards, search, show  # noqa: F401
 
 # isort: on
 from .verbs import VERBS, parser, verb

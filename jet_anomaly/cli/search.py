@@ -14,28 +14,60 @@ from .verbs import WINDOW, add_options, verb
 def _search_arguments(p):
     from jet_anomaly.search.report import write_search
 
-    p.add_argument("scores", help="HDF5 file of scores with events/mjj and events/score")
+    p.add_argument(
+        "scores",
+        help="HDF5 file of scores with events/mjj and events/score, or of jets with --weak",
+    )
+    p.add_argument(
+        "--weak",
+        choices=("cwola", "cathode"),
+        help="train on the events of a file of jets: the window against its sidebands",
+    )
     p.add_argument("--out", required=True, help="folder of search.json and search.html")
     p.add_argument("--range", help="masses to fit, GeV", **WINDOW)
     own = dict(toys=dict(help="spectra without a signal (default 1000)"), window=WINDOW)
     own["seed"] = dict(help="of folds and toys (default 0)")
-    add_options(p, write_search, "keep widths window unblind toys seed", **own)
+    add_options(p, write_search, "keep widths window unblind toys seed processes", **own)
+
+# %% ../../nbs/cli/search.ipynb #srch3
+#| code-fold: true
+def _scored(path):
+    "Dijet masses and scores of a file of scores."
+    import h5py
+
+    with h5py.File(path) as file:
+        if "events/mjj" not in file or "events/score" not in file:
+            raise KeyError(
+                f"{path} has no events/mjj and events/score: run score --events, or name --weak for a file of jets."
+            )
+        return file["events/mjj"][()], file["events/score"][()]
+
+
+def _weakly(args):
+    "Dijet masses and the scores of a classifier that tells the window from its surroundings."
+    import numpy as np
+
+    from jet_anomaly.jet.jets import Jets
+    from jet_anomaly.search.weak import event_features, weak_scores
+
+    if args.window is None:
+        raise ValueError("--weak needs the signal window: --window LOW HIGH, in GeV.")
+    parts = [block.observables for block in Jets.blocks(args.scores)]
+    # an event may begin in one block and end in the next
+    mass, features = event_features({k: np.concatenate([p[k] for p in parts]) for k in parts[0]})
+    return mass, weak_scores(mass, features, args.window, args.weak, seed=args.seed)
 
 # %% ../../nbs/cli/search.ipynb #srch2
 #| code-fold: true
 @verb(_search_arguments)
 def search(args):
     "Search the dijet mass for a bump after cuts on a score: report, p-values, limits."
-    import h5py
     import numpy as np
 
     from jet_anomaly.search.bump import default_edges
     from jet_anomaly.search.report import write_search
 
-    with h5py.File(args.scores) as file:
-        if "events/mjj" not in file or "events/score" not in file:
-            raise KeyError(f"{args.scores} has no events/mjj and events/score: run score --events.")
-        mass, scores = file["events/mjj"][()], file["events/score"][()]
+    mass, scores = _weakly(args) if args.weak else _scored(args.scores)
     edges = default_edges(mass)
     if args.range:
         low, high = args.range
@@ -53,6 +85,7 @@ def search(args):
         unblind=args.unblind,
         toys=args.toys,
         seed=args.seed,
+        processes=args.processes,
     )
     return {
         "opened": result["opened"],

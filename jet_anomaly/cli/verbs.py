@@ -75,7 +75,7 @@ def add_options(
             how |= {"type": type(default[0]), "nargs": "+", "metavar": name.upper()}
         elif default is not None:
             how["type"] = type(default)
-        if defaults and default not in (None, False):
+        if defaults and default is not None and default is not False:
             shown = " ".join(map(str, default)) if isinstance(default, tuple) else default
             how |= {"default": default, "help": f"{how['help']} (default {shown})"}
         p.add_argument(f"--{name.replace('_', '-')}", **how | own.get(name, {}))

@@ -163,7 +163,10 @@ def load_arrays(
 
 # %% ../../nbs/core/files.ipynb #f016
 def cache_folder() -> Path:
-    "Where the library keeps files: JET_ANOMALY_CACHE, or the user's cache."
+    "Where the library keeps files: JET_ANOMALY_CACHE, or the user's cache; a new one is for the user alone."
     import pooch
 
-    return Path(os.environ.get("JET_ANOMALY_CACHE") or pooch.os_cache("jet_anomaly"))
+    folder = Path(os.environ.get("JET_ANOMALY_CACHE") or pooch.os_cache("jet_anomaly"))
+    with suppress(OSError):  # said when something is to be written there
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return folder

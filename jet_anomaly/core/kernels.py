@@ -47,7 +47,7 @@ def cache_folder() -> Path | None:
     base = Path(os.environ.get("JET_ANOMALY_CACHE") or pooch.os_cache("jet_anomaly"))
     folder = base / f"kernels-{user}"
     try:
-        base.mkdir(parents=True, exist_ok=True)
+        base.mkdir(mode=0o700, parents=True, exist_ok=True)
         folder.mkdir(mode=0o700, exist_ok=True)
         found = folder.lstat()
         tempfile.TemporaryFile(dir=folder).close()

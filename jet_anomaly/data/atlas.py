@@ -17,6 +17,7 @@ from .source import Refused, dataset, foreign, hdf5_blocks, open_hdf5
 from ..jet.jets import UNKNOWN
 
 # %% ../../nbs/data/atlas.ipynb #t006
+#| code-fold: true
 CLUSTERS = ("pt", "eta", "phi", "E")
 ATLAS_JET = {
     "pt": "fjet_pt",
@@ -67,6 +68,7 @@ def _atlas_top_block(block, flow, scale, path):
     return assemble(p4, real, flow, None, observables, labels, meta)
 
 # %% ../../nbs/data/atlas.ipynb #t010
+#| code-fold: true
 CONSTITUENTS = ("flow", "constituents", "tracks", "towers")
 TRUTH = ("R10TruthLabel_R22v1", "R10TruthLabel", "HadronConeExclTruthLabelID", "flavour_label")
 QCD = {"R10TruthLabel_R22v1": 10, "R10TruthLabel": 10}  # the others: 0

@@ -8,7 +8,6 @@ __all__ = ['NoSpace', 'Resume', 'published', 'check_file', 'fetch']
 # %% ../../nbs/data/fetch.ipynb #c003
 import hashlib
 import json
-import logging
 import os
 import shutil
 import tarfile
@@ -29,7 +28,7 @@ class NoSpace(OSError):
 # %% ../../nbs/data/fetch.ipynb #c012s1
 #| code-fold: true
 class Resume:
-    "A downloader for pooch that continues where an earlier one was cut off."
+    "A download that continues where an earlier one was cut off."
 
     def __init__(
         self,
@@ -38,13 +37,20 @@ class Resume:
     ):
         self.part, self.tag, self.progress = Path(part), Path(f"{part}.tag"), progress
 
-    def __call__(self, url, output_file, pooch):
+    def retrieve(self, url, path, known=None):
+        "Fetch a file; it appears under its name when it is whole and has the checksum, else `ValueError`."
         if url.startswith("file:"):
-            return shutil.copyfile(
-                Path.from_uri(url) if hasattr(Path, "from_uri") else _from_uri(url), output_file
-            )
-        self._fetch(url)
-        shutil.move(self.part, output_file)
+            shutil.copyfile(_from_uri(url), self.part)
+        else:
+            self._fetch(url)
+        try:
+            if known:
+                check_file(self.part, known)
+        except ValueError as e:
+            self.part.unlink()
+            self.tag.unlink(missing_ok=True)
+            raise ValueError(f"what arrived does not match the checksum {known}") from e
+        os.replace(self.part, path)
         self.tag.unlink(missing_ok=True)
 
     def _fetch(self, url):
@@ -146,6 +152,7 @@ def check_file(
         )
 
 # %% ../../nbs/data/fetch.ipynb #c018
+#| code-fold: true
 def _note(path):
     return path.with_name(f"{path.name}.json")
 
@@ -168,6 +175,7 @@ def _cached(path, known, verify):
             )
         _keep_note(path, known, origin)
         return True
+    _origin(path).unlink(missing_ok=True)  # a kill may have come after the note was written
     note = parse_json(_note(path).read_bytes(), _note(path))
     if path.stat().st_size != note.get("bytes"):
         raise ValueError(
@@ -218,11 +226,9 @@ def _addresses(data, file, mirrors):
 # %% ../../nbs/data/fetch.ipynb #c019s1
 #| code-fold: true
 def _download(data, file, path, mirrors, progress, attempts):
-    import pooch
     import requests
     import urllib3
 
-    pooch.get_logger().setLevel(logging.WARNING)
     known, reasons = None, []
     for url in _addresses(data, file, mirrors):
         known = (
@@ -233,13 +239,7 @@ def _download(data, file, path, mirrors, progress, attempts):
         _origin(path).write_text(url)
         for _attempt in range(attempts):
             try:
-                pooch.retrieve(
-                    url,
-                    known_hash=known,
-                    fname=path.name,
-                    path=path.parent,
-                    downloader=Resume(path.with_name(f".{path.name}.part"), progress),
-                )
+                Resume(path.with_name(f".{path.name}.part"), progress).retrieve(url, path, known)
                 if known is None:
                     warnings.warn(
                         f"No checksum of {file} is published: sha256 {_sum(path, 'sha256')} is pinned at first use.",

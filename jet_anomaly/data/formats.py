@@ -317,6 +317,7 @@ def _hdf5_contents(path):
         return found | {f"column {c}" for k in frames for c in open_frame(file, k).where}
 
 # %% ../../nbs/data/formats.ipynb #c010s1a
+#| code-fold: true
 REFUSED = {
     b"version https://git-lfs": "a git-lfs pointer, not the file itself: run git lfs pull",
     b"\x1f\x8b": "compressed with gzip: gunzip it first",

@@ -246,10 +246,13 @@ def shard_path(
     return Path(folder) / f"shard-{shard:05d}.h5"
 
 
-def _finished(folder, shard):
-    "Is the shard there and whole?"
+def _finished(folder, shard, sample):
+    "Is the shard there, whole, and one of this sample?"
+    path = shard_path(folder, shard)
     try:
-        return count_jets(shard_path(folder, shard)) == shard_size(shard)
+        meta = Jets.from_hdf5(path, 0, 1).meta
+        own = sample.settings() | {"shard": shard}
+        return count_jets(path) == shard_size(shard) and own.items() <= meta.items()
     except (FileNotFoundError, ValueError):
         return False
 
@@ -295,7 +298,7 @@ def _make(sample, n, folder, processes, progress):
     Path(folder).mkdir(parents=True, exist_ok=True)
     remove_unfinished(folder, older=600)  # a shard takes less
     shards = range(n_shards(n))
-    todo = [s for s in shards if not _finished(folder, s)]
+    todo = [s for s in shards if not _finished(folder, s, sample)]
     total, missing = (sum(map(shard_size, x)) for x in (shards, todo))
     with tqdm(
         total=total,
@@ -342,7 +345,11 @@ def _blocks(sample, files, n):
     meta = sample.settings() | {"versions": metas[0]["versions"]}
     meta |= {k: sum(m[k] for m in metas) for k in ("generated", "accepted")}
     for shard, file in enumerate(files):
-        jets = Jets.from_hdf5(file, 0, min(shard_size(shard), n))
+        try:
+            jets = Jets.from_hdf5(file, 0, min(shard_size(shard), n))
+        except ValueError as e:
+            Path(file).unlink(missing_ok=True)
+            raise ValueError(f"{e} It has been removed; the same call makes it again.") from e
         n -= len(jets)
         jets.meta = dict(meta)
         yield jets
@@ -352,10 +359,8 @@ def _cached(sample, n, folder):
     "Files of a finished sample of the same settings, made by any version; an empty list when there is none."
     shards = range(n_shards(n))
     for found in sorted(folder.glob(f"{sample.process}-{sample.preset}-seed{sample.seed}-*")):
-        if all(_finished(found, s) for s in shards):
-            meta = Jets.from_hdf5(shard_path(found, 0), 0, 1).meta
-            if {k: meta.get(k) for k in sample.settings()} == sample.settings():
-                return [shard_path(found, s) for s in shards]
+        if all(_finished(found, s, sample) for s in shards):
+            return [shard_path(found, s) for s in shards]
     return []
 
 

@@ -120,6 +120,7 @@ class Turned(Correction):
         return (numbers - self.mean) / self.spread, weights
 
 # %% ../../nbs/detect/corrections.ipynb #k014
+#| code-fold: true
 class SetCorrection(Turned):
     "A deep set on turned constituents (arXiv:1703.06114), with one layer that sees the means."
 
@@ -140,7 +141,7 @@ class SetCorrection(Turned):
         h = h + self.out(silu(self.own(h) + self.pooled((weights @ h).flatten(1))[:, None]))
         return self.head(torch.cat([(weights @ h).flatten(1), self.of_jet(x, mask)], 1))
 
-
+# %% ../../nbs/detect/corrections.ipynb #k0141
 class TransformerCorrection(Turned):
     "Two layers of attention on turned constituents, after arXiv:2302.00695."
 

@@ -6,6 +6,7 @@
 __all__ = ['Detector', 'make_detector', 'load_detector']
 
 # %% ../../nbs/detect/detector.ipynb #c003
+#| code-fold: true
 import dataclasses
 import hashlib
 import warnings

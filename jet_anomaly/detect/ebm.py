@@ -136,6 +136,7 @@ def wall(self: EBM, z, mask):
     return 100.0 * mask.sum(1) * (size(z, mask) - self.edge).clamp(min=0).square()
 
 # %% ../../nbs/detect/ebm.ipynb #e020
+#| code-fold: true
 @patch
 def propose(
     self: EBM,
@@ -158,7 +159,7 @@ def propose(
     )
     return new, accepted
 
-
+# %% ../../nbs/detect/ebm.ipynb #e0201
 @patch
 def moved(self: EBM, z, mask, steps, generator=None):
     "Where walkers are after so many proposals."
@@ -231,7 +232,7 @@ def terms(self: EBM, z, mask, step=Step()):  # noqa: B008
         return self.start_terms(z, mask) if self.starting else self.chain_terms(z, mask)
     return self.validation_terms(z, mask)
 
-
+# %% ../../nbs/detect/ebm.ipynb #e0231
 @patch
 def validation_terms(self: EBM, z, mask):
     "Wasserstein-1 distance of walkers' and held-out jets' pT, plus that of their masses, in 100 GeV."

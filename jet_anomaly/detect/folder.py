@@ -20,6 +20,7 @@ from torch.nn.modules import module as hooks
 from .. import __version__
 from ..core.files import atomic_path
 from ..core.locks import one_writer
+from ..core.provenance import made_by
 from .background import Background
 from ..train.loop import History
 
@@ -36,6 +37,7 @@ def digest(
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 # %% ../../nbs/detect/folder.ipynb #f006
+#| code-fold: true
 def write_folder(
     folder,  # made when it is not there
     tensors,  # name → tensor
@@ -66,6 +68,7 @@ def _write(folder, tensors, said, history, background):
     said = said | {
         "format": FORMAT,
         "library": __version__,
+        "made_by": made_by(),
         "weights_sha256": fingerprint,
         "background": background is not None,
     }

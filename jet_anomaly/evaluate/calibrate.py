@@ -11,7 +11,8 @@ from fastcore.basics import patch
 from scipy.stats import beta
 
 from ..core.files import load_arrays, save_arrays
-from .metrics import Band, _column, _weights, effective_size, on_arrays
+from .columns import checked_weights, column, effective_size, on_arrays
+from .metrics import Band
 
 # %% ../../nbs/evaluate/calibrate.ipynb #c008
 def fit_tail(
@@ -54,8 +55,8 @@ class Calibration:
         seed=0,  # of the bootstrap of the tail
     ):
         "Raises `ValueError` for fewer than 200 effective jets, which hold no tail."
-        scores = _column(scores, "scores").astype(np.float64)
-        w = _weights(weights, scores, "weights")
+        scores = column(scores, "scores").astype(np.float64)
+        w = checked_weights(weights, scores, "weights")
         self.jets = effective_size(w)
         if self.jets < 200:
             raise ValueError(
@@ -118,7 +119,7 @@ def _values(self: Calibration, scores):
         raise ValueError(
             "This Calibration is not fitted; call fit(scores) with background set aside for it."
         )
-    s = _column(scores, "scores").astype(np.float64)
+    s = column(scores, "scores").astype(np.float64)
     p, (seam, at_seam) = (
         _falling_interp(s, self.arrays["score"], self.arrays["efficiency"]),
         self._seam(),

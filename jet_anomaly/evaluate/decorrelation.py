@@ -14,8 +14,9 @@ from fastcore.basics import patch
 from scipy.special import ndtri, xlogy
 
 from ..core.files import load_arrays, save_arrays
+from .columns import bin_edges, bin_index, checked_weights, column, on_arrays
 from .distance import distance_correlation
-from .metrics import _bin, _column, _edges, _weights, match_spectrum, on_arrays
+from .metrics import match_spectrum
 
 # %% ../../nbs/evaluate/decorrelation.ipynb #c011
 def jensen_shannon(
@@ -59,10 +60,10 @@ def mass_jsd(
     bins=40,  # equally populated mass bins, or edges in GeV
 ):  # as `at`
     "Jensen–Shannon divergence (bits) between the background's mass spectrum before and after a cut."
-    scores, mass = _column(scores, "scores"), _column(mass, "mass")
-    w = _weights(weights, scores, "weights")
-    edges = _edges(mass, bins, weights)
-    where = _bin(mass, edges) + 1
+    scores, mass = column(scores, "scores"), column(mass, "mass")
+    w = checked_weights(weights, scores, "weights")
+    edges = bin_edges(mass, bins, weights)
+    where = bin_index(mass, edges) + 1
 
     def spectrum(w):
         return np.bincount(where, w, len(edges))[1:]
@@ -106,8 +107,8 @@ def spearman(
     weights=None,  # (jets,)
 ) -> float:  # −1 to 1; 0 when one of the two is constant
     "Rank correlation, ties at their mean rank."
-    x, y = _column(x, "x"), _column(y, "y")
-    w = _weights(weights, x, "weights")
+    x, y = column(x, "x"), column(y, "y")
+    w = checked_weights(weights, x, "weights")
     a, b = (r - np.average(r, weights=w) for r in (_ranks(x, w), _ranks(y, w)))
     norm = np.sqrt((w * a * a).sum() * (w * b * b).sum())
     return float((w * a * b).sum() / norm) if norm > 0 else 0.0
@@ -121,10 +122,10 @@ def mean_profile(
     bins=20,  # equally populated bins of x, or edges
 ):  # centre of x, mean of y and its standard error, each (bins,); empty bins are left out
     "Mean of y in bins of x."
-    x, y = _column(x, "x"), _column(y, "y")
-    w = _weights(weights, x, "weights")
-    edges = _edges(x, bins, weights)
-    i, n = _bin(x, edges) + 1, len(edges)
+    x, y = column(x, "x"), column(y, "y")
+    w = checked_weights(weights, x, "weights")
+    edges = bin_edges(x, bins, weights)
+    i, n = bin_index(x, edges) + 1, len(edges)
 
     def total(v):
         return np.bincount(i, v, n)[1:]
@@ -213,8 +214,8 @@ class MassDecorrelated:
         weights=None,  # (jets,)
     ):
         "Keep the background's scores in order of mass. Raises `ValueError` for fewer jets than neighbours."
-        scores, mass = _column(scores, "scores"), _column(mass, "mass")
-        w = _weights(weights, scores, "weights")
+        scores, mass = column(scores, "scores"), column(mass, "mass")
+        w = checked_weights(weights, scores, "weights")
         if len(scores) != len(mass):
             raise ValueError(
                 f"{len(scores)} scores and {len(mass)} masses; both must belong to the same jets."
@@ -288,7 +289,7 @@ def transform(
         raise ValueError(
             "This MassDecorrelated is not fitted; call fit(scores, mass) with background set aside for it."
         )
-    scores, mass = _column(scores, "scores"), _column(mass, "mass").astype(np.float64)
+    scores, mass = column(scores, "scores"), column(mass, "mass").astype(np.float64)
     if len(scores) != len(mass):
         raise ValueError(
             f"{len(scores)} scores and {len(mass)} masses; both must belong to the same jets."
@@ -345,8 +346,8 @@ def decorrelate(
     leak=0.0,  # α of `MassDecorrelated`
 ) -> tuple:  # the decorrelated background, then each other sample
     "Mass-decorrelated scores by cross-fitting between the even and the odd background jets."
-    scores, mass = _column(scores, "scores"), _column(mass, "mass")
-    w = _weights(weights, scores, "weights")
+    scores, mass = column(scores, "scores"), column(mass, "mass")
+    w = checked_weights(weights, scores, "weights")
     k = min(neighbours, len(scores) // 4)
     halves = [slice(0, None, 2), slice(1, None, 2)]
     even, odd = (MassDecorrelated(k, leak).fit(scores[h], mass[h], w[h]) for h in halves)
@@ -357,6 +358,7 @@ def decorrelate(
     return out, *((even.transform(s, m) + odd.transform(s, m)) / 2 for s, m in pairs)
 
 # %% ../../nbs/evaluate/decorrelation.ipynb #c063
+#| code-fold: true
 FORMAT = "jet_anomaly mass decorrelation"
 
 
@@ -382,6 +384,10 @@ def load(
 ):
     "Read a fitted decorrelation. Raises `FileNotFoundError`, or `ValueError` for any other file."
     arrays, config = load_arrays(path, FORMAT)
+    if set(arrays) != {"mass", "scores", "weights"}:
+        raise ValueError(
+            f"{path} is damaged: it holds {sorted(arrays)}; expected mass, scores, weights."
+        )
     self = cls(**config)
     vars(self).update(arrays)
     return self
@@ -394,7 +400,7 @@ def planing_weights(
     weights=None,  # (jets,) weights the jets have already
 ) -> np.ndarray:  # (jets,) weights whose sum is the number of jets; zero outside the edges
     "Weights that make the mass spectrum flat in the bins."
-    mass = _column(mass, "mass")
+    mass = column(mass, "mass")
     edges = (
         np.asarray(bins, np.float64)
         if np.ndim(bins)

@@ -8,7 +8,7 @@ __all__ = ['TABLE', 'mean_distance', 'sums_below', 'mean_product', 'distance_cor
 # %% ../../nbs/evaluate/distance.ipynb #di03
 import torch
 
-from .metrics import _column, _weights
+from .columns import checked_weights, column
 
 # %% ../../nbs/evaluate/distance.ipynb #di08
 def mean_distance(
@@ -132,8 +132,8 @@ def _standard(v, w):
 
 def _checked(x, y, weights):
     "Arrays of one length, as tensors in double precision."
-    x, y = _column(x, "x"), _column(y, "y")
+    x, y = column(x, "x"), column(y, "y")
     if len(x) != len(y):
         raise ValueError(f"{len(x)} and {len(y)} values; both must belong to the same jets.")
-    w = _weights(weights, x, "weights")
+    w = checked_weights(weights, x, "weights")
     return tuple(torch.from_numpy(v.astype("float64")) for v in (x, y, w))

@@ -15,8 +15,9 @@ import numpy as np
 from cycler import cycler
 from matplotlib.colors import LogNorm
 
+from .columns import checked_weights
 from .decorrelation import mean_profile, passing
-from .metrics import Roc, Sweep, _weights, rejection, replicas, sic
+from .metrics import Roc, Sweep, rejection, replicas, sic
 
 # %% ../../nbs/evaluate/plots.ipynb #c008
 PALETTE = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442"
@@ -180,7 +181,7 @@ def shapes(
         else np.linspace(*_range([v for v, _ in samples.values()], coverage), bins + 1)
     )
     for name, (values, weights) in samples.items():
-        w = _weights(weights, values, f"weights of {name}", signed=True)
+        w = checked_weights(weights, values, f"weights of {name}", signed=True)
         _steps(ax, values, w / w.sum(), np.asarray(edges, float), name)
     ax.set(
         xlabel=axis_label(label),
@@ -226,7 +227,7 @@ def mean_mass(
 ):
     "Mean mass of the background against the percentile of its score."
     for name, (scores, mass, *weights) in entries.items():
-        w = _weights(weights[0] if weights else None, scores, f"weights of {name}")
+        w = checked_weights(weights[0] if weights else None, scores, f"weights of {name}")
         centre, middle, error = mean_profile(
             _percentile(scores, w), mass, w, np.linspace(0, 100, bins + 1)
         )
@@ -256,7 +257,7 @@ def mass_shapes(
     ax=None,
 ):
     "The background's mass spectrum, and what is left of it at growing rejection; the areas are equal."
-    w = _weights(weights, scores, "weights")
+    w = checked_weights(weights, scores, "weights")
     after = {f"rejection {r:g}": (mass, passing(np.asarray(scores), 1 / r, w)) for r in rejections}
     shapes({"all": (mass, w)} | after, "mass", bins, ax=ax)
 

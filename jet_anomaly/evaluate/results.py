@@ -15,6 +15,7 @@ from importlib.metadata import version
 import numpy as np
 
 from .. import __version__
+from ..core.provenance import made_by
 from jet_anomaly.evaluate.decorrelation import (
     WORKING_POINTS,
     decorrelate,
@@ -25,15 +26,13 @@ from jet_anomaly.evaluate.decorrelation import (
 from .distance import distance_correlation
 
 # %% ../../nbs/evaluate/results.ipynb #rs04
+from .columns import checked_weights, column, effective_size
 from jet_anomaly.evaluate.metrics import (
     BACKGROUNDS,
     EFFICIENCIES,
     SIC_EVENTS,
     Sweep,
-    _column,
-    _weights,
     band,
-    effective_size,
     match_spectrum,
     replicas,
     summary,
@@ -54,7 +53,7 @@ class Sample:
     def __post_init__(self):
         if not self.scores:
             raise ValueError("A sample needs at least one score.")
-        self.scores = {k: _column(v, f"score {k!r}") for k, v in self.scores.items()}
+        self.scores = {k: column(v, f"score {k!r}") for k, v in self.scores.items()}
         self.observables = {k: np.asarray(v) for k, v in self.observables.items()}
         for name, a in (self.scores | self.observables).items():
             if a.shape != (len(self),):
@@ -63,7 +62,7 @@ class Sample:
                 )
         own = self.observables.get("weight") if self.weights is None else self.weights
         self.weighted = own is not None
-        self.weights = _weights(own, next(iter(self.scores.values())), "event weights")
+        self.weights = checked_weights(own, next(iter(self.scores.values())), "event weights")
 
     def __len__(self):
         return len(next(iter(self.scores.values())))
@@ -311,6 +310,7 @@ def _decorrelated(c, score):
 def _run(background, n, seed):
     return {
         "library": __version__,
+        "made_by": made_by(),
         "bootstrap": {"replicas": n, "seed": seed, "level": 0.6827},
         "background_jets": len(background),
         "hardware": hardware(),

@@ -16,6 +16,7 @@ from fastcore.basics import patch
 from markupsafe import Markup
 
 from ..core.files import atomic_path, parse_json
+from ..core.provenance import made_by
 from ..evaluate import pages
 from ..evaluate.decorrelation import decorrelate, jsd_floor, mass_jsd
 from ..evaluate.distance import distance_correlation
@@ -397,6 +398,7 @@ def save(
     folder = Path(folder)
     with atomic_path(folder / "board.json") as f:
         said = {"made": self.made, "rows": self.rows, "missing": self.missing}
+        said["made_by"] = made_by()
         f.write_text(json.dumps(said, indent=1))
     with atomic_path(folder / "board.csv") as f, open(f, "w", newline="") as file:
         csv.writer(file).writerows(_flat([*self.rows, *self.missing]))

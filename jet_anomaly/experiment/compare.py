@@ -214,6 +214,7 @@ def train_and_score(
     return result | {k: job[k] for k in KEPT} | made
 
 # %% ../../nbs/experiment/compare.ipynb #c018
+#| code-fold: true
 @dataclass(frozen=True)
 class Trial:
     "The scores and the cost of one entry with one seed in one direction."

@@ -21,6 +21,7 @@ from fastcore.basics import patch
 
 from ..core.files import atomic_hdf5, parse_json
 from ..core.hdf5 import check_size, damage, datasets, row_bytes, rows_at_once
+from ..core.provenance import made_by
 
 # %% ../../nbs/jet/jets.ipynb #c009
 UNITS = {
@@ -433,7 +434,10 @@ class JetWriter:
 
     def __exit__(self, kind, error, trace):
         if kind is None and self.n:
-            self.file.attrs.update(format=FORMAT, version=VERSION, meta=json.dumps(self.meta))
+            made = json.dumps(made_by())
+            self.file.attrs.update(
+                format=FORMAT, version=VERSION, meta=json.dumps(self.meta), made_by=made
+            )
         elif kind is None:
             empty = ValueError(f"{self.path}: no jets were written, so no file is made.")
             self._context.__exit__(ValueError, empty, None)

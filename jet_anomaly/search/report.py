@@ -10,12 +10,15 @@ import base64
 import hashlib
 import io
 import json
+from contextlib import nullcontext
 from html import escape
 from pathlib import Path
 
 import numpy as np
 
 from ..core.files import atomic_path
+from ..core.provenance import made_by
+from ..core.workers import Workers
 from .bump import bounded_global_p, default_edges, hunt_counts, plot_hunt
 from .limits import hepdata_table, plot_limits, scan_limits
 from .spectrum import blind, cut_spectra, make_folds
@@ -74,7 +77,8 @@ def write_search(
     by_mass=True,  # thresholds that keep the same share at every mass
     toys=1000,
     seed=0,
-    executor=None,  # runs the toys in parallel
+    processes=1,  # of this machine that share the toys
+    executor=None,  # any `concurrent.futures` executor, in the place of processes
 ) -> dict:  # what `search.json` holds
     "Search a spectrum before and after cuts: writes search.json and search.html. Raises `ValueError`."
     if window is None and not unblind:
@@ -83,11 +87,12 @@ def write_search(
     edges = default_edges(mass) if edges is None else np.asarray(edges, np.float64)
     folds = make_folds(len(mass), seed=seed)
     spectra = cut_spectra(mass, scores, edges, keep, folds, by_mass)
-    points = {}
-    for share, counts in {1.0: spectra.before, **spectra.after}.items():
-        counts = counts if unblind else blind(counts, edges, window)
-        settings = list(widths), unblind, window, toys, seed
-        points[f"{share:g}"] = _kept(Path(out), counts, edges, settings, executor)
+    points, settings = {}, (list(widths), unblind, window, toys, seed)
+    own = Workers(processes) if processes > 1 and executor is None else nullcontext(executor)
+    with own as pool:
+        for share, counts in {1.0: spectra.before, **spectra.after}.items():
+            counts = counts if unblind else blind(counts, edges, window)
+            points[f"{share:g}"] = _kept(Path(out), counts, edges, settings, pool)
     p = [x["hunt"]["p_global"] for x in points.values()] if unblind else []
     result = {
         "opened": bool(unblind),
@@ -96,6 +101,8 @@ def write_search(
         "cut_flow": spectra.cut_flow,
         "points": {k: {n: v for n, v in x.items() if n != "pictures"} for k, x in points.items()},
         "p_global_all": bounded_global_p(p) if p else None,
+        "settings": {"keep": list(keep), "widths": list(widths), "toys": toys, "seed": seed},
+        "made_by": made_by(),
     }
     _write(Path(out) / "search.json", json.dumps(result, indent=1))
     _write(Path(out) / "search.html", _page(result, points))
@@ -111,7 +118,7 @@ def _write(path, text):
 def _kept(out, counts, edges, settings, executor):
     "A working point, from its file or made now."
     widths, opened, _, toys, seed = settings
-    said = json.dumps([counts.tolist(), edges.tolist(), settings])
+    said = json.dumps([counts.tolist(), edges.tolist(), list(settings)])
     path = out / "points" / f"{hashlib.sha256(said.encode()).hexdigest()[:16]}.json"
     if not path.is_file():
         _write(path, json.dumps(search_point(counts, edges, widths, opened, toys, seed, executor)))
