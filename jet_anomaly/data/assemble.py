@@ -216,7 +216,7 @@ def assemble_lists(
     real = pad(np.ones(len(p4), bool), counts)
     return assemble(pad(p4, counts), real, flow, features, observables, labels, meta)
 
-# %% ../../nbs/data/assemble.ipynb #c036
+# %% ../../nbs/data/assemble.ipynb #c036a
 #| code-fold: true
 ENERGY = {"MeV": 1e-3, "GeV": 1.0, "TeV": 1e3}
 
@@ -242,7 +242,8 @@ def _unit_numbers(jets):
     total = np.hypot(*np.moveaxis(jets.p4.sum(1), -1, 0)[1:3])
     return np.stack([jets.observables["pt"], jets.observables["mass"], total])
 
-
+# %% ../../nbs/data/assemble.ipynb #c036
+#| code-fold: true
 def _unit_faults(pt, mass, total):
     pt, mass, total = np.median(pt), np.median(mass), np.median(total)
     out = []

@@ -129,7 +129,7 @@ def foreign(
 # what a reader itself may raise while a file is open
 OURS = (ValueError, KeyError, FileNotFoundError, ImportError)
 
-# %% ../../nbs/data/source.ipynb #c024
+# %% ../../nbs/data/source.ipynb #c024a
 #| code-fold: true
 @contextmanager
 def open_hdf5(path):
@@ -140,7 +140,8 @@ def open_hdf5(path):
     with file, foreign(path, spare=OURS):
         yield file
 
-
+# %% ../../nbs/data/source.ipynb #c024
+#| code-fold: true
 def dataset(
     file,  # h5py file or group
     name,  # of a data set in it

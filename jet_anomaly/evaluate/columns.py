@@ -12,7 +12,7 @@ from functools import wraps
 
 import numpy as np
 
-# %% ../../nbs/evaluate/columns.ipynb #col06
+# %% ../../nbs/evaluate/columns.ipynb #col06a
 #| code-fold: true
 def as_numpy(
     x,  # tensor, or anything else
@@ -35,7 +35,8 @@ def by_label(
             )
     return tuple(a[which] for a in arrays for which in (labels == 0, labels != 0))
 
-
+# %% ../../nbs/evaluate/columns.ipynb #col06
+#| code-fold: true
 def _classes(labels):
     "Labels as they are, when each is a whole number, not negative, and some are 0."
     labels = np.asarray(as_numpy(labels))
@@ -82,7 +83,7 @@ def _tensors(result, like):
         return type(result)(*(_tensors(x, like) for x in vars(result).values()))
     return result
 
-# %% ../../nbs/evaluate/columns.ipynb #col13
+# %% ../../nbs/evaluate/columns.ipynb #col13a
 #| code-fold: true
 def column(
     x,  # (jets,) numbers
@@ -102,7 +103,8 @@ def column(
         )
     return x.astype(np.float64) if x.dtype.kind != "f" or x.dtype.itemsize < 4 else x
 
-
+# %% ../../nbs/evaluate/columns.ipynb #col13
+#| code-fold: true
 def checked_weights(
     w,  # (jets,) weights, or None
     x,  # (jets,) what they belong to

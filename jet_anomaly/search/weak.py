@@ -230,7 +230,7 @@ def _loss(self, x, condition):
         log_det = log_det + d
     return (x.square().sum(1) / 2 - log_det).mean()
 
-# %% ../../nbs/search/weak.ipynb #wea022
+# %% ../../nbs/search/weak.ipynb #wea022a
 #| code-fold: true
 def _features(self, x, condition):
     "Features from noise."
@@ -255,7 +255,8 @@ def _sample(
     )
     return self._features(x, condition)
 
-
+# %% ../../nbs/search/weak.ipynb #wea022
+#| code-fold: true
 @torch.no_grad()
 def _carry(
     self,
@@ -274,7 +275,7 @@ SidebandFlow._build, SidebandFlow._condition, SidebandFlow._gauss = _build, _con
 SidebandFlow._loss, SidebandFlow.sample = _loss, _sample
 SidebandFlow.carry, SidebandFlow._features = _carry, _features
 
-# %% ../../nbs/search/weak.ipynb #wea025
+# %% ../../nbs/search/weak.ipynb #wea025a
 #| code-fold: true
 def cathode(
     mass,  # (events,) GeV
@@ -300,7 +301,8 @@ def cathode(
     found.reference_rows = rows  # which events were carried
     return found
 
-
+# %% ../../nbs/search/weak.ipynb #wea025
+#| code-fold: true
 def cwola(
     mass,  # (events,) GeV
     features,  # (events, features)
