@@ -7,6 +7,7 @@ __all__ = ['RISING', 'FALLING', 'DIRECTIONS', 'Prongs', 'common_spectrum', 'tree
            'PseudoDecay']
 
 # %% ../../nbs/detect/pseudo_decay.ipynb #c003
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,16 +48,18 @@ def common_spectrum(
     a,
     b,  # (jets,) an observable of two classes, positive
     bins=30,  # in the logarithm
-    most=20.0,  # largest weight
-):  # weights of each, of mean one
+    most=20.0,  # largest factor
+    weights=(None, None),  # event weights of each, (jets,); none by default
+):  # weights of each, of mean one, the event weights among their factors
     "Weights that give two classes the same spectrum, between the two."
     edges = np.linspace(*np.quantile(np.log(np.concatenate([a, b])), [0, 1]), bins + 1)
     places = [np.clip(np.searchsorted(edges, np.log(x), "right") - 1, 0, bins - 1) for x in (a, b)]
-    p, q = (np.bincount(i, minlength=bins) / len(i) for i in places)
+    own = [np.ones(len(i)) if w is None else w for i, w in zip(places, weights)]
+    p, q = (np.bincount(i, w, minlength=bins) / w.sum() for i, w in zip(places, own))
     with np.errstate(divide="ignore", invalid="ignore"):
         up = np.nan_to_num(np.sqrt(q / p), posinf=0), np.nan_to_num(np.sqrt(p / q), posinf=0)
-    weights = [np.minimum(u[i], most) for u, i in zip(up, places)]
-    return [x / x.mean() if x.any() else np.ones(len(x)) for x in weights]
+    made = [w * np.minimum(u[i], most) for u, i, w in zip(up, places, own)]
+    return [x / x.mean() if x.any() else np.ones(len(x)) for x in made]
 
 # %% ../../nbs/detect/pseudo_decay.ipynb #c014
 RISING = {f"lund{k}" for k in (10, 20, 40)} | {"primary10", "primary20", "sd10_log_mass"}
@@ -184,7 +187,10 @@ class PseudoDecay(Detector):
 def learn(self: PseudoDecay, jets, validation, trainer):
     if len(self.penalties):
         raise ValueError("A classifier takes no penalties: its loss is not the background's.")
-    part = next(iter(blocks(jets, 100_000)))
+    parts = blocks(jets, 100_000)
+    part = next(parts)
+    if next(parts, None) is not None:
+        warnings.warn("Pseudo-decays are made of the first 100,000 training jets.", stacklevel=2)
     models = self.classify(*self.classes(part, trainer.seed), trainer.seed)
     for name, a in tree_arrays(models).items():
         setattr(self, name, torch.from_numpy(np.asarray(a)).to(self.constant.device))
@@ -202,13 +208,12 @@ def classes(
     library = Library(jets, np.random.default_rng(seed))
     made = pseudo_decays(library, n, seed, c.masses or None, c.prongs, c.topology, c.clean)
     x = [self.representation.transform(part)[0].numpy() for part in (jets, made)]
-    w = (
-        common_spectrum(*(np.exp(v[:, 0].astype(np.float64)) for v in x))
-        if c.planing
-        else [np.ones(len(v)) for v in x]
-    )
     own = event_weights(jets)
-    w[0] = w[0] * (1 if own is None else own)
+    masses = [np.exp(v[:, 0].astype(np.float64)) for v in x]
+    if c.planing:
+        w = common_spectrum(*masses, weights=(own, None))
+    else:
+        w = [np.ones(len(jets)) if own is None else own, np.ones(n)]
     w[1] = w[1] * np.where(made.observables["prongs"] == 2, c.two_prong_weight, 1)
     w = [v / v.sum() * len(jets) for v in w]
     return np.concatenate(x), np.arange(2).repeat([len(jets), n]), np.concatenate(w)

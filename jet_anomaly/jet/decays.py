@@ -181,6 +181,8 @@ class Library:
         width=60,  # constituents kept per subjet
     ):
         n, radius = len(jets), jet_radius(jets)
+        if jets.weight is not None and (min(jets.weight) < 0 or not any(jets.weight)):
+            raise ValueError("Jets of negative weight, or of none, cannot be drawn from.")
         self.radius, self.jets, self.p4 = radius, jets, np.ascontiguousarray(jets.p4, np.float32)
         k = np.hypot(jets.p4[..., 1], jets.p4[..., 2])[jets.mask]
         self.min_constituent = float(np.quantile(k, 1e-3))
@@ -201,7 +203,7 @@ class Library:
             raise ValueError(f"None of {n} jets has a subjet of two constituents and {min_pt} GeV.")
         for name in "local", "pt", "count", "hardness":
             setattr(self, name, getattr(self, name)[keep])
-        self.rank = self._cleanliness(rng)
+        self.rank, self.trees = self._cleanliness(rng), {}
 
 # %% ../../nbs/jet/decays.ipynb #c022a
 @jit
@@ -261,7 +263,9 @@ def nearest(
         return np.log(np.maximum(np.stack([q, k], 1), 1)) * scale
 
     among = min(among, len(rows))
-    _, near = cKDTree(place(self.hardness[rows], self.pt[rows])).query(place(hardness, pt), among)
+    if clean not in self.trees:
+        self.trees[clean] = cKDTree(place(self.hardness[rows], self.pt[rows]))
+    _, near = self.trees[clean].query(place(hardness, pt), among)
     near = near.reshape(len(pt), among)
     return rows[near[np.arange(len(pt)), rng.integers(0, among, len(pt))]]
 
@@ -384,6 +388,19 @@ def mass_range(
     size = float(np.median(jets.observables["pt"])) * jet_radius(jets)
     return 0.05 * size, 0.7 * size
 
+# %% ../../nbs/jet/decays.ipynb #w111
+@patch
+def draw(
+    self: Library,
+    size,  # how many
+    rng,  # NumPy generator
+):  # (size,) rows of the sample
+    "Jets of the sample drawn with replacement, in proportion to their weights."
+    if self.jets.weight is None:
+        return rng.integers(len(self.axes), size=size)
+    w = np.asarray(self.jets.weight, np.float64)
+    return rng.choice(len(w), size, p=w / w.sum())
+
 # %% ../../nbs/jet/decays.ipynb #c028s1
 @patch
 def decays(
@@ -396,7 +413,7 @@ def decays(
     rng,
 ):  # `Jets`, those that fit
     "Decays into this many prongs."
-    m, rows = np.exp(rng.uniform(*np.log(masses), size)), rng.integers(len(self.axes), size=size)
+    m, rows = np.exp(rng.uniform(*np.log(masses), size)), self.draw(size, rng)
     axes = self.axes[rows]
     parent = from_pt_eta_phi(
         axes[:, 0] * np.exp(rng.uniform(0, 0.12, size)), axes[:, 1], axes[:, 2], m
@@ -405,7 +422,7 @@ def decays(
     pairs = _apart(p[:, :, None], p[:, None]) + 9 * np.eye(prongs)
     hardness = p[..., 0] * np.minimum(pairs.min(2), self.radius) * rng.uniform(0.8, 1, p.shape[:2])
     inside = (_apart(p, axes[:, None]) < 0.95 * self.radius).sum(1) >= 2
-    others = self.rest[rng.integers(len(self.rest), size=size)]
+    others = self.rest[self.draw(size, rng)]
     thin, side = rng.uniform(0.3, 1, size), rng.choice([-1.0, 1.0], size)
     made = self.dress(p, hardness, axes, others, clean, thin, side, rng)
     return self._kept(made, inside, m, prongs)
