@@ -312,6 +312,8 @@ def _unpacked(path):
     "The files of an archive, unpacked once beside it. Raises `ValueError` for members that would leave the folder."
     place = path.with_name(f"{path.name}.untar")
     done = place / ".complete"
+    if not hasattr(tarfile, "data_filter"):
+        raise ImportError("Unpacking archives safely needs Python 3.11.4 or newer.")
     if not done.exists():
         if place.exists():
             shutil.rmtree(place)  # broken off half-way
