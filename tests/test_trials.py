@@ -21,7 +21,7 @@ from jet_anomaly.evaluate.results import UNDEFINED, Sample, score_of
 from jet_anomaly.experiment.board import judge, load_board
 from jet_anomaly.experiment.compare import Entry, compare, default_entries
 from jet_anomaly.experiment.scan import scan
-from jet_anomaly.experiment.trials import complete
+from jet_anomaly.experiment.trials import as_file, complete
 from jet_anomaly.jet import substructure
 from jet_anomaly.jet.jets import Jets
 
@@ -209,3 +209,16 @@ def test_a_jet_of_one_constituent_is_ordinary_on_board_and_report(delphes, value
 
 def test_an_undefined_correlation_has_one_value():
     assert UNDEFINED["d2"] == substructure.UNDEFINED
+
+
+def test_ratios_are_those_of_the_jets_own_tau_and_columns_of_nan_are_computed(delphes, tmp_path):
+    jets = Jets.from_hdf5(delphes / "test.h5")[:20]
+    jets.observables |= {"tau1": np.full(20, 0.4, np.float32), "tau2": np.full(20, 0.1, np.float32)}
+    done = complete(jets)
+    np.testing.assert_allclose(done.observables["tau21"], 0.25)
+    jets.observables |= {k: np.full(20, np.nan, np.float32) for k in ("tau21", "tau32", "d2")}
+    path, _ = as_file(jets.to_hdf5(tmp_path / "nan.h5"), "test", tmp_path)
+    filled = Jets.from_hdf5(path)
+    for name in "tau21", "tau32", "d2":
+        np.testing.assert_allclose(filled.observables[name], done.observables[name], rtol=1e-6)
+        assert name in filled.meta["computed_observables"]

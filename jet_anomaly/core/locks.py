@@ -18,10 +18,8 @@ from pathlib import Path
 
 # %% ../../nbs/core/locks.ipynb #k006
 LOCK = ".lock"
-BEAT, SILENCE = (
-    30,
-    300,
-)  # seconds between signs of life, and without one until a lock counts as left
+BEAT = 30  # seconds between signs of life
+SILENCE = 300  # seconds without one until a lock counts as left
 
 
 def _started(pid):

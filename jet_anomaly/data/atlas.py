@@ -146,9 +146,9 @@ def _salt_block(block, flow, scale, truth, background, path):
     if "energy" in have:
         p4[..., 0] = np.where(real, part["energy"].astype(np.float64) * scale, 0)
     features = {}
-    for ours, theirs in (("d0", "d0"), ("d0_err", "d0Uncertainty")):  # mm
-        if "d0" in have and "d0Uncertainty" in have:
-            features[ours] = part[theirs].astype(np.float32)
+    if {"d0", "d0Uncertainty"} <= set(have):  # mm
+        features["d0"] = part["d0"].astype(np.float32)
+        features["d0_err"] = part["d0Uncertainty"].astype(np.float32)
     if "qOverP" in have:
         features["charge"] = np.sign(np.nan_to_num(part["qOverP"])).astype(np.int32)
     observables = {k: v.astype(np.float32) for k, v in of.items()}

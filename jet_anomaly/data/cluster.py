@@ -22,8 +22,9 @@ def generator_package(
         package = importlib.import_module(name)
     except ImportError as e:
         raise ImportError(
-            f"Simulating jets needs {name}, which is not installed: pip install jet_anomaly[simulate]. Wheels exist for "
-            "CPython 3.10–3.13 on Linux (x86_64) and macOS (arm64); elsewhere read jets from files with jet_anomaly.data.read."
+            f"Simulating jets needs {name}, which is not installed: pip install jet_anomaly[simulate]. "
+            "Wheels exist for CPython 3.10–3.13 on Linux (x86_64) and macOS (arm64); "
+            "elsewhere read jets from files with jet_anomaly.data.read."
         ) from e
     if name == "fastjet":
         _show_banner(package)
@@ -73,7 +74,10 @@ def cluster(
     radius=1.0,  # of the anti-kT algorithm
     min_pt=20.0,  # of a jet, GeV
 ):
-    "Anti-kT jets: their four-vectors (jets, 4), event number, rank by falling pT in the event, constituents (flat indices) and their counts."
+    """Anti-kT jets (arXiv:0802.1189): four-vectors (jets, 4), event, rank by falling pT, constituents, their counts.
+
+    The rank counts within the event; the constituents are flat indices, jet after jet.
+    """
     import awkward as ak
 
     fastjet = generator_package("fastjet")

@@ -69,7 +69,7 @@ class Sample:
 
 # %% ../../nbs/evaluate/results.ipynb #rs10a
 TWINS = "mass", "n_constituents", "-tau21", "-tau32", "-d2"
-UNDEFINED = {"tau21": 1.0, "tau32": 1.0, "tau43": 1.0, "d2": 1000.0}
+UNDEFINED = {"tau21": 1.0, "tau32": 1.0, "tau43": 1.0, "c2": 1000.0, "d2": 1000.0}
 
 
 def score_of(
@@ -102,7 +102,7 @@ def _observable(observables, name):
         undefined = ~np.isfinite(value)
         if ratio and parts[1] is not None:
             undefined |= ~(np.asarray(parts[1]) > 0)
-        elif (ratio or name == "d2") and "n_constituents" in observables:
+        elif (ratio or name in ("c2", "d2")) and "n_constituents" in observables:
             undefined |= np.asarray(observables["n_constituents"]) <= (int(name[4]) if ratio else 1)
         value = np.where(undefined, UNDEFINED[name], value)
     return value

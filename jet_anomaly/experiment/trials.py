@@ -21,7 +21,7 @@ from tqdm.auto import tqdm
 from ..core.files import atomic_path, parse_json
 from ..core.workers import spread
 from ..jet.jets import Jets, JetWriter, fingerprint
-from ..jet.substructure import with_substructure
+from ..jet.substructure import lacking, with_substructure
 
 # %% ../../nbs/experiment/trials.ipynb #t006
 NOT_AVAILABLE = "not_available"  # key of the reason in the result of a trial that failed
@@ -89,8 +89,7 @@ def complete(
     jets,  # `Jets`
 ) -> Jets:
     "The jets with N-subjettiness, its ratios and D2 where they have none (`jet.substructure.with_substructure`); `meta` says which."
-    done = with_substructure(jets)
-    new = sorted(set(done.observables) - set(jets.observables))
+    done, new = with_substructure(jets), lacking(jets)
     return replace(done, meta=done.meta | ({"computed_observables": new} if new else {}))
 
 # %% ../../nbs/experiment/trials.ipynb #t014
@@ -102,7 +101,7 @@ def as_file(
     "Jets where other processes can read them; a file that lacks nothing is used where it is."
     if isinstance(jets, (str, Path)):
         first = next(iter(Jets.blocks(jets, 100_000)))
-        if {"d2", "tau21", "tau32"} <= set(first.observables):
+        if not {"d2", "tau21", "tau32"} & set(lacking(first)):
             return str(Path(jets).resolve()), fingerprint(first)
         mark, parts = fingerprint(first), Jets.blocks(jets, 20_000)
     else:

@@ -19,7 +19,7 @@ def _matrix(*entries):
 
 
 def _along_x(total):
-    "Matrix of @eq-beam per jet: brings `total` (jets, 4) to φ = 0 and η = 0; one where there is no transverse momentum."
+    "Matrix of @eq-beam per jet: brings `total` (jets, 4) to φ = η = 0; the identity where there is no pT."
     e, px, py, pz = total.unbind(-1)
     t, mt = (px**2 + py**2).sqrt(), ((e - pz) * (e + pz)).clamp(min=0).sqrt()
     good = (t > 0) & (mt > 0)
@@ -52,7 +52,7 @@ def centre_and_rotate(
     p4,  # (jets, constituents, 4), GeV, zero padded
     mask,  # (jets, constituents)
 ):  # (jets, constituents, 4), GeV
-    "Jets along the x axis, turned about it so that their energy-weighted mean direction lies along φ (arXiv:2007.01850)."
+    "Jets along x, turned about it so that their energy-weighted mean lies along φ (arXiv:2007.01850)."
     moved = _along_x(jet_p4(p4)).to(p4.dtype) @ p4.transpose(1, 2)
     _, h, f = _coordinates(*moved[:, 1:].unbind(1))
     w = moved[:, 0] / torch.addcmul(h * h, f, f).clamp_(min=1e-12).sqrt_()
@@ -73,7 +73,10 @@ def _frame(total, m0, e0):
 
 # %% ../../nbs/jet/align.ipynb #c021
 def _turned(moved, alive):
-    "Turns about x (matrices) that bring the hardest constituent to η = 0, φ > 0; which one that is, (jets, 1); and pT, η, φ after the turn."
+    """Turns about x that bring the hardest constituent to η = 0, φ > 0.
+
+    Returns matrices, which constituent that is, (jets, 1), and pT, η, φ after the turn.
+    """
     _, px, py, pz = moved.unbind(1)
     lead = ((px**2).addcmul_(py, py) * alive).argmax(1, keepdim=True)
     turn = _about_x(py.gather(1, lead)[:, 0], pz.gather(1, lead)[:, 0])
@@ -88,7 +91,8 @@ def _turned(moved, alive):
 def _settle(p4, alive, frame, dtype, m0, e0, radius, at_least):
     """Align, drop what lies beyond `radius`, until nothing does; jets left with fewer than `at_least` lose all.
 
-    Takes momenta (jets, 4, constituents), which are alive, and the matrices that brought them where they are; returns matrices, lead, pT, η, φ, alive.
+    Takes momenta (jets, 4, constituents), which are alive, and the matrices that brought them there.
+    Returns matrices, lead, pT, η, φ, alive.
     """
     state, rows = None, slice(None)
     while True:
@@ -142,7 +146,10 @@ def algorithm_1(
     at_least=3,  # jets with fewer constituents come back empty
     published=False,  # the order of operations of the original code, with its faults
 ):  # (jets, n_constituents, 3): share of the jet's pT, η, φ; and their mask
-    "Jets of one mass and energy, made of massless constituents, as sequences (arXiv:2105.09274, Algorithm 1); jets without mass come back empty."
+    """Jets of one mass and energy, made of massless constituents, as sequences (arXiv:2105.09274, Algorithm 1).
+
+    Jets without mass come back empty.
+    """
     if not 0 < m0 < e0:
         raise ValueError(f"m0 = {m0} and e0 = {e0} GeV: a jet needs 0 < m0 < e0.")
     alive, o = mask & (p4[..., 0] > 0), (m0, e0, radius, at_least)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['UNDEFINED', 'NAMES', 'STORED', 'girth', 'pt_dispersion', 'multiplicity', 'n_subjettiness', 'tau_ratio',
-           'energy_correlation', 'c2', 'd2', 'substructure', 'defined_observable', 'stored_observables',
+           'energy_correlation', 'c2', 'd2', 'substructure', 'defined_observable', 'stored_observables', 'lacking',
            'with_substructure']
 
 # %% ../../nbs/jet/substructure.ipynb #c003
@@ -289,18 +289,30 @@ def stored_observables(
     return {name: made[name].astype(np.float32) for name in STORED}
 
 
+def lacking(
+    jets,  # `Jets`
+) -> list:  # names
+    "Which of the observables `STORED` these jets have not, or have with a NaN."
+    have = jets.observables
+    return [k for k in STORED if k not in have or not np.isfinite(have[k]).all()]
+
+
 def with_substructure(
     jets,  # `Jets`
 ) -> Jets:
-    "The jets with the observables `STORED` where they have none or a NaN; what they have is kept. R0 is `meta['radius']`, else 1."
-    have = jets.observables
-    if missing := [k for k in STORED if k not in have or not np.isfinite(have[k]).all()]:
+    """The jets with the observables `STORED` where they have none or a NaN; what they have is kept.
+
+    A ratio is that of the jets' own τ. R0 is `meta['radius']`, else 1.
+    """
+    have, missing = dict(jets.observables), lacking(jets)
+    made = {}
+    if set(missing) - {"tau21", "tau32"}:
         made = stored_observables(jets.p4, jets.mask, float(jets.meta.get("radius") or 1.0))
-        new = {
-            k: np.where(np.isfinite(have[k]), have[k], made[k]) if k in have else made[k]
-            for k in missing
-        }
-        jets = replace(jets, observables=have | new)
-    jets = with_defined_ratios(jets)
-    jets.observables["d2"] = defined_observable(jets, "d2")
-    return jets
+    for name in missing:  # τ before their ratios
+        ratio = name in ("tau21", "tau32")
+        new = tau_ratio(have[f"tau{name[3]}"], have[f"tau{name[4]}"]) if ratio else made[name]
+        known = np.isfinite(have[name]) if name in have else np.zeros(len(jets), bool)
+        have[name] = np.where(known, have.get(name, new), new).astype(np.float32)
+    out = with_defined_ratios(replace(jets, observables=have))
+    out.observables["d2"] = defined_observable(out, "d2")
+    return out
