@@ -74,8 +74,8 @@ class Correction(nn.Module):
 
     def __init__(self):
         super().__init__()
-        for name in "jet_mean", "jet_spread":
-            self.register_buffer(name, torch.zeros(8) if name == "jet_mean" else torch.ones(8))
+        self.register_buffer("jet_mean", torch.zeros(8))
+        self.register_buffer("jet_spread", torch.ones(8))
 
     def standardise(self, x, mask):
         "Fit the scales of the inputs on training jets."
