@@ -96,6 +96,7 @@ def batches(
         )
 
 # %% ../../nbs/represent/scale.ipynb #c010w
+#| code-fold: true
 def _weighing(jets):
     "Those of the training jets that count; `ValueError` for weights that no quantile is defined with."
     w = jets.weight

@@ -79,7 +79,7 @@ def per_number(mask):
     "The mask of the 3n numbers of a jet, as floats."
     return mask.repeat_interleave(3, 1).float()
 
-# %% ../../nbs/represent/whitened.ipynb #w013
+# %% ../../nbs/represent/whitened.ipynb #w013a
 #| code-fold: true
 from fastcore.basics import patch
 
@@ -97,7 +97,8 @@ def normalised(self: WhitenedJets, x, mask):
     momenta = torch.cat([total[:, None], gaps], 1)
     return torch.cat([momenta[..., None], torch.asinh(x[..., 1:] / self.angle)], -1)
 
-
+# %% ../../nbs/represent/whitened.ipynb #w013
+#| code-fold: true
 @patch
 def learn(self: WhitenedJets, x, mask, weight=None):
     "Constants from the training jets that fill all slots."
