@@ -225,10 +225,9 @@ def write_ntuple(
 
 def write_parquet(
     path,
-    name,  # not stored
     columns,  # name → array: numpy, or awkward lists
 ):
-    "Write a small Parquet file; for tests and examples. Raises `ImportError` without pyarrow."
+    "Write a small Parquet file, whose table has no name; for tests and examples. Raises `ImportError` without pyarrow."
     import awkward as ak
 
     _parquet()
