@@ -326,6 +326,7 @@ def _one_file(path, kind, flow, options, seen, ids, bar):
     units.finish(path, flow)
 
 # %% ../../nbs/data/read.ipynb #c022
+#| code-fold: true
 def _provenance(files, metas, flow, settings):
     "What `meta` says of jets that were read."
 

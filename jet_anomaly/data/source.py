@@ -113,6 +113,7 @@ def existing_file(
     return path
 
 # %% ../../nbs/data/source.ipynb #c015
+#| code-fold: true
 @contextmanager
 def foreign(
     path,  # named in the error
