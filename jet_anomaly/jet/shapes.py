@@ -16,6 +16,8 @@ from jet_anomaly.jet.history import (
     PT,
     E,
     X,
+    Y,
+    Z,
     cut_at,
     exclusive,
     history,
@@ -144,7 +146,7 @@ def dropped(
 # %% ../../nbs/jet/shapes.ipynb #c030
 @jit
 def mass_of_two(a, b):
-    x, y, z = a[X] + b[X], a[X + 1] + b[X + 1], a[X + 2] + b[X + 2]
+    x, y, z = a[X] + b[X], a[Y] + b[Y], a[Z] + b[Z]
     return math.sqrt(max((a[E] + b[E]) ** 2 - x * x - y * y - z * z, 0.0))
 
 
