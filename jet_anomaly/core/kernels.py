@@ -61,6 +61,7 @@ def kernel_folder() -> Path | None:
     return folder
 
 # %% ../../nbs/core/kernels.ipynb #c012
+#| code-fold: true
 _FILES = {}  # file of a kernel → files of the kernels that it may call, its own included
 
 

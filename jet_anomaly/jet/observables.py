@@ -70,6 +70,7 @@ def _names():
 NAMES = _names()
 
 # %% ../../nbs/jet/observables.ipynb #c052
+#| code-fold: true
 @jit
 def _log(x):
     return math.log(max(x, 1e-6))

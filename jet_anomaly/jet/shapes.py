@@ -144,6 +144,7 @@ def dropped(
     return np.array([mass_of(nodes[k]), 0.0, 0.0, 0.0, 0.0])
 
 # %% ../../nbs/jet/shapes.ipynb #c030
+#| code-fold: true
 @jit
 def mass_of_two(a, b):
     x, y, z = a[X] + b[X], a[Y] + b[Y], a[Z] + b[Z]
