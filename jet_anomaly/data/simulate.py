@@ -15,10 +15,10 @@ import math
 import tempfile
 import warnings
 import zlib
-from concurrent.futures import Executor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib.metadata import version
 from itertools import accumulate, count
 from pathlib import Path
@@ -27,7 +27,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ..core.files import cache_folder, remove_unfinished
-from ..core.workers import Workers, cores
+from ..core.workers import cores, spread
 from .cluster import cluster, generator_package
 from jet_anomaly.data.processes import (
     PRESETS,
@@ -273,24 +273,9 @@ def _library():
     return importlib.import_module("jet_anomaly.data.simulate")
 
 
-def _work(settings, shard, folder):
-    return _write_shard(Sample(**settings), shard, folder)
-
-
-def _collect(pool, sample, todo, folder, bar):
-    "Have the shards made by an executor."
-    futures = [pool.submit(_library()._work, asdict(sample), shard, folder) for shard in todo]
-    try:
-        for future in as_completed(futures):
-            bar.update(shard_size(future.result()))
-    except BrokenProcessPool as e:
-        raise RuntimeError(
-            f"A worker died while simulating {sample.process}: killed, or out of memory? Finished shards are kept: the same call goes on "
-            "from them; fewer processes= need less memory."
-        ) from e
-    finally:
-        for future in futures:
-            future.cancel()
+def _work(settings, folder, shard):
+    sample = Sample(**settings)
+    return shard if _finished(folder, shard, sample) else _write_shard(sample, shard, folder)
 
 # %% ../../nbs/data/simulate.ipynb #c025s1
 def _make(sample, n, folder, processes, progress):
@@ -307,11 +292,13 @@ def _make(sample, n, folder, processes, progress):
         desc=sample.process,
         disable=not (progress and todo),
     ) as bar:
-        if isinstance(processes, Executor):
-            _collect(processes, sample, todo, folder, bar)
-        elif min(processes, len(todo)) > 1:
-            with Workers(min(processes, len(todo))) as pool:
-                _collect(pool, sample, todo, folder, bar)
+        executor = processes if isinstance(processes, Executor) else None
+        if executor or min(processes, len(todo)) > 1:
+            work = partial(_library()._work, asdict(sample), str(Path(folder).resolve()))
+            for _, shard in spread(
+                work, todo, 1 if executor else min(processes, len(todo)), executor
+            ):
+                bar.update(shard_size(shard))
         else:
             for shard in todo:
                 _write_shard(sample, shard, folder, bar.update)
