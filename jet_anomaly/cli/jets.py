@@ -10,7 +10,7 @@ from .verbs import WINDOW, add_options, add_settings, given, settings, verb
 
 # %% ../../nbs/cli/jets.ipynb #c010
 #| code-fold: true
-_SIMULATE = "seed mass pt radius preset n_constituents processes"
+_SIMULATE = "seed mass pt radius preset n_constituents response alpha_s processes"
 
 
 def _simulate_arguments(p):
@@ -28,6 +28,8 @@ def _simulate_arguments(p):
         mass=dict(type=float, nargs="+"),
         pt=WINDOW,
         preset=dict(choices=("full", "fast")),
+        response=dict(choices=("cms", "none")),
+        alpha_s=dict(type=float),
         processes=dict(type=int, help="worker processes (default: all cores)"),
     )
 
