@@ -1,10 +1,12 @@
-"""Training in two processes: the weights of one process with the same global batch, in every process."""
+"""Work in many processes: training in two of them as in one, and a Dask cluster that loses a worker."""
 
 import json
 
 import numpy as np
 import pytest
 from helpers import ROOT, python
+
+from jet_anomaly.core.workers import dask_executor, spread
 
 SCRIPT = ROOT / "tests" / "fixtures" / "train_two.py"
 
@@ -38,3 +40,99 @@ def test_files_are_written_once_and_hold_the_whole(tmp_path):
     lines = (tmp_path / "run" / "run" / "history.csv").read_text().splitlines()
     assert len(lines) == 1 + len(first["losses"])
     assert first["weights"] == second["weights"]
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    "Two workers of one thread each. A job whose worker dies is not tried again by Dask itself, as in its strictest setting."
+    dask = pytest.importorskip("dask", reason="needs Dask: pip install 'jet_anomaly[cluster]'")
+    distributed = pytest.importorskip("distributed", reason="needs Dask's scheduler")
+    strict = {
+        "distributed.scheduler.allowed-failures": 0,
+        "distributed.admin.low-level-log-length": 0,
+    }
+    with (
+        dask.config.set(strict),
+        distributed.LocalCluster(
+            n_workers=2, threads_per_worker=1, dashboard_address=None
+        ) as started,
+    ):
+        yield started
+
+
+def begin(folder, number, killed):
+    "A job that writes down that it was begun; one ends its worker the first time, when another's result has arrived."
+    import os
+    import time
+    from pathlib import Path
+
+    file = Path(folder, f"{number}.txt")
+    with open(file, "a") as f:
+        f.write("begun\n")
+    if number == killed and len(file.read_text().splitlines()) == 1:
+        while not Path(folder, "received").exists():
+            time.sleep(0.01)
+        time.sleep(
+            1
+        )  # until Dask knows that the results which have arrived are not needed any more
+        os._exit(1)
+    return number
+
+
+def test_a_dask_worker_dies_and_only_its_job_is_done_again(tmp_path, cluster, caplog):
+    from functools import partial
+
+    got = {}
+    with dask_executor(cluster.scheduler_address) as executor:
+        work = partial(begin, str(tmp_path), killed=3)
+        for place, result in spread(work, range(8), executor=executor):
+            got[place] = result
+            if len(got) == 4:
+                (tmp_path / "received").touch()
+    assert got == {i: i for i in range(8)}
+    begun = [len((tmp_path / f"{i}.txt").read_text().splitlines()) for i in range(8)]
+    assert begun[3] == 2 and "A worker died" in caplog.text
+    assert sum(begun) == 9, f"finished jobs were done again: {begun}"
+
+
+def test_an_error_of_the_job_is_not_taken_for_a_dead_worker(cluster):
+    with dask_executor(cluster.scheduler_address) as executor:
+        with pytest.raises(ZeroDivisionError):
+            list(spread(partial_error, [1, 0], executor=executor))
+
+
+def partial_error(x):
+    return 1 / x
+
+
+def test_no_scheduler_is_an_error():
+    pytest.importorskip("distributed", reason="needs Dask's scheduler")
+    with pytest.raises(ValueError, match="No Dask scheduler answers at tcp://127.0.0.1:1"):
+        with dask_executor("tcp://127.0.0.1:1", timeout=0.5):
+            pass
+
+
+def test_scores_of_a_cluster_are_those_of_one_process(tmp_path):
+    distributed = pytest.importorskip("distributed", reason="needs Dask's scheduler")
+    import h5py
+
+    from jet_anomaly.cli.main import main
+
+    fixtures = ROOT / "tests" / "fixtures"
+    words = [
+        "score",
+        fixtures / "vae_0.1.0",
+        fixtures / "jets_0.1.0.h5",
+        "--quiet",
+        "--batch-size",
+        7,
+    ]
+    local = dict(processes=False, n_workers=1, threads_per_worker=2, dashboard_address=None)
+    with distributed.LocalCluster(**local) as here:
+        spread_out = ["--dask", here.scheduler_address]
+        for name, more in {"one.h5": [], "many.h5": spread_out}.items():
+            assert main([str(w) for w in [*words, "--out", tmp_path / name, *more]]) == 0
+    with h5py.File(tmp_path / "one.h5") as one, h5py.File(tmp_path / "many.h5") as many:
+        assert len(one["scores/loss"]) > 14, "fewer than three parts"
+        for name in ("scores/loss", "scores/kl", "observables/pt"):
+            np.testing.assert_array_equal(one[name], many[name])

@@ -10,7 +10,15 @@ import json
 from pathlib import Path
 
 from .detectors import add_training, held_out, training
-from .verbs import add_options, add_settings, named, settings, verb
+from jet_anomaly.cli.verbs import (
+    add_dask,
+    add_options,
+    add_settings,
+    executor_of,
+    named,
+    settings,
+    verb,
+)
 
 # %% ../../nbs/cli/boards.ipynb #scan1
 def _scan_arguments(p):
@@ -30,6 +38,7 @@ def _scan_arguments(p):
     p.add_argument(
         "--out", required=True, help="folder of the trainings; an interrupted scan goes on there"
     )
+    add_dask(p)
     add_settings(p, "detector")
     add_training(p)
 
@@ -47,19 +56,21 @@ def scan(args):
 
     args.seed = 0  # of the split
     train, validation = held_out(args)
-    result = run(
-        args.detector,
-        args.option,
-        [int(v) if v.is_integer() else v for v in args.values],
-        train,
-        validation,
-        args.out,
-        seeds=args.seeds,
-        processes=args.processes,
-        options=settings(args.options),
-        progress=not args.quiet,
-        **training(args),
-    )
+    with executor_of(args) as executor:
+        result = run(
+            args.detector,
+            args.option,
+            [int(v) if v.is_integer() else v for v in args.values],
+            train,
+            validation,
+            args.out,
+            seeds=args.seeds,
+            processes=args.processes,
+            executor=executor,
+            options=settings(args.options),
+            progress=not args.quiet,
+            **training(args),
+        )
     elbow = result.elbow if len(result.values) > 2 else None
     figure = scan_curve(result.values, result.losses, elbow, args.option).figure
     with atomic_path(Path(args.out) / "scan.png") as picture:
@@ -117,6 +128,7 @@ def _compare_arguments(p):
         help="this share of the training jets comes from that training sample",
     )
     p.add_argument("--processes", type=int, default=1, help="trials at a time (default 1)")
+    add_dask(p)
 
 # %% ../../nbs/cli/boards.ipynb #cmp1s1
 def _direction(text):
@@ -144,17 +156,19 @@ def compare(args):
         for name, share in named([args.contaminate] if args.contaminate else []).items()
     ]
     train, test = named(args.train), named(args.test)
-    trials = run(
-        train,
-        test,
-        args.out,
-        entries=[e for e in entries if e.label in (args.entries or [e.label])],
-        directions=dict(map(_direction, args.directions)),
-        seeds=args.seeds,
-        contaminate=dirty[0] if dirty else None,
-        processes=args.processes,
-        progress=not args.quiet,
-    )
+    with executor_of(args) as executor:
+        trials = run(
+            train,
+            test,
+            args.out,
+            entries=[e for e in entries if e.label in (args.entries or [e.label])],
+            directions=dict(map(_direction, args.directions)),
+            seeds=args.seeds,
+            contaminate=dirty[0] if dirty else None,
+            processes=args.processes,
+            executor=executor,
+            progress=not args.quiet,
+        )
     board = judge(trials, test)
     page = board.save(args.out)
     return {

@@ -6,11 +6,22 @@
 __all__ = ['add_training', 'training', 'held_out', 'train', 'score', 'evaluate']
 
 # %% ../../nbs/cli/detectors.ipynb #d002
+import importlib
 import json
 import sys
+from functools import lru_cache, partial
 from pathlib import Path
 
-from .verbs import add_options, add_settings, given, named, settings, verb
+from jet_anomaly.cli.verbs import (
+    add_dask,
+    add_options,
+    add_settings,
+    executor_of,
+    given,
+    named,
+    settings,
+    verb,
+)
 
 # %% ../../nbs/cli/detectors.ipynb #c015a
 _TRAINING = "epochs batch_size lr patience clip schedule device precision"
@@ -103,7 +114,7 @@ def train(args):
         **last,
     }
 
-# %% ../../nbs/cli/detectors.ipynb #c017
+# %% ../../nbs/cli/detectors.ipynb #c017a
 #| code-fold: true
 def _score_arguments(p):
     p.add_argument("detector", help="folder of a trained detector")
@@ -118,11 +129,14 @@ def _score_arguments(p):
     )
     p.add_argument("--batch-size", type=int, default=10_000, help="jets at a time (default 10000)")
     p.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
+    add_dask(p)
 
 
 def _score_table(detector, args):
     from jet_anomaly.detect.tables import write_table
 
+    if args.dask:
+        raise ValueError("--dask needs an HDF5 file as --out.")
     if args.events:
         raise ValueError("--events needs an HDF5 file as --out: a table has one line per jet.")
     return {
@@ -131,7 +145,8 @@ def _score_table(detector, args):
         "file": args.out,
     }
 
-
+# %% ../../nbs/cli/detectors.ipynb #c017
+#| code-fold: true
 def _score_events(file, score, how):
     from jet_anomaly.jet.events import dijet_mass, event_scores, leading_pairs
 
@@ -146,12 +161,23 @@ def _score_events(file, score, how):
         file[f"events/{name}"] = a
 
 # %% ../../nbs/cli/detectors.ipynb #c017s0a
-def _score_block(detector, jets, device):
-    "The columns of the score file for a block of jets."
+#| code-fold: true
+@lru_cache(maxsize=1)
+def _detector(folder, weights):
+    "The detector of a folder, loaded once by every process."
+    from jet_anomaly.detect.detector import load_detector
+
+    return load_detector(folder)
+
+
+def _score_part(folder, weights, path, device, part):
+    "The columns of the score file for the jets from `part[0]` to `part[1]`, and their shares outside the window."
     import warnings
 
     from jet_anomaly.detect.background import OutsideWindow
+    from jet_anomaly.jet.jets import Jets
 
+    detector, jets = _detector(folder, weights), Jets.from_hdf5(path, *part)
     with warnings.catch_warnings():  # said once for the whole file
         warnings.simplefilter("ignore", OutsideWindow)
         scores = detector.scores(jets, device=device)
@@ -161,7 +187,21 @@ def _score_block(detector, jets, device):
         columns["labels"] = jets.labels
     if detector.background is not None:
         columns["p_value"] = detector.calibration().p_value(scores[detector.score])
-    return columns
+    return columns, detector.outside(jets)
+
+
+def _scored_parts(args, n, weights, executor):
+    "(first jet, one past the last, columns, shares outside the window) of each part of the file, in any order."
+    from jet_anomaly.core.workers import spread
+
+    if args.batch_size < 1:
+        raise ValueError(f"--batch-size {args.batch_size}: expected at least 1.")
+    parts = [(at, min(at + args.batch_size, n)) for at in range(0, n, args.batch_size)]
+    files = str(Path(args.detector).resolve()), weights, str(Path(args.jets).resolve())
+    library = importlib.import_module("jet_anomaly.cli.detectors")
+    work = partial(library._score_part, *files, args.device)
+    for place, result in spread(work, parts, executor=executor):
+        yield *parts[place], *result
 
 # %% ../../nbs/cli/detectors.ipynb #c017s0
 #| code-fold: true
@@ -177,21 +217,21 @@ def score(args):
     from jet_anomaly.detect.folder import digest
     from jet_anomaly.jet.jets import Jets, count_jets, fingerprint
 
-    detector, n, at, outside = load_detector(args.detector), count_jets(args.jets), 0, {}
+    detector, n, outside = load_detector(args.detector), count_jets(args.jets), {}
+    weights = digest(Path(args.detector) / "weights.safetensors")
     if args.out.endswith(".csv"):
         return _score_table(detector, args)
     with (
+        executor_of(args) as executor,
         atomic_hdf5(args.out) as file,
         tqdm(total=n, unit="jet", unit_scale=True, disable=args.quiet) as bar,
     ):
-        for jets in Jets.blocks(args.jets, args.batch_size):
-            columns = _score_block(detector, jets, args.device)
+        for begin, end, columns, shares in _scored_parts(args, n, weights, executor):
             for name, a in columns.items():
-                file.require_dataset(name, (n,), a.dtype)[at : at + len(jets)] = a
-            for name, share in detector.outside(jets).items():
-                outside[name] = outside.get(name, 0) + share * len(jets) / n
-            at += len(jets)
-            bar.update(len(jets))
+                file.require_dataset(name, (n,), a.dtype)[begin:end] = a
+            for name, share in shares.items():
+                outside[name] = outside.get(name, 0) + share * (end - begin) / n
+            bar.update(end - begin)
         if args.events:
             _score_events(file, detector.score, args.events)
         file.attrs.update(
@@ -200,7 +240,7 @@ def score(args):
             higher_is="more anomalous",
             jets=str(args.jets),
             jets_fingerprint=fingerprint(next(Jets.blocks(args.jets, 100_000))),
-            detector_sha256=digest(Path(args.detector) / "weights.safetensors"),
+            detector_sha256=weights,
             made_by=json.dumps(made_by()),
             **{f"outside_{name}": share for name, share in outside.items()},
         )

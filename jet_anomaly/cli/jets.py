@@ -6,7 +6,16 @@
 __all__ = ['simulate', 'read', 'fetch', 'align']
 
 # %% ../../nbs/cli/jets.ipynb #j002
-from .verbs import WINDOW, add_options, add_settings, given, settings, verb
+from jet_anomaly.cli.verbs import (
+    WINDOW,
+    add_dask,
+    add_options,
+    add_settings,
+    executor_of,
+    given,
+    settings,
+    verb,
+)
 
 # %% ../../nbs/cli/jets.ipynb #c010
 #| code-fold: true
@@ -32,6 +41,7 @@ def _simulate_arguments(p):
         alpha_s=dict(type=float),
         processes=dict(type=int, help="worker processes (default: all cores)"),
     )
+    add_dask(p)
 
 
 @verb(_simulate_arguments)
@@ -42,7 +52,9 @@ def simulate(args):
     how = given(args, _SIMULATE)
     if len(how.get("mass", ())) == 1:
         how["mass"] = how["mass"][0]
-    simulate_to(args.out, args.process, args.n, progress=not args.quiet, **how)
+    with executor_of(args) as executor:
+        how |= {"processes": executor} if executor else {}
+        simulate_to(args.out, args.process, args.n, progress=not args.quiet, **how)
     return {"jets": args.n, "file": args.out}
 
 # %% ../../nbs/cli/jets.ipynb #c012a

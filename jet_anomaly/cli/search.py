@@ -8,7 +8,7 @@ __all__ = ['search']
 # %% ../../nbs/cli/search.ipynb #s002
 from pathlib import Path
 
-from .verbs import WINDOW, add_options, verb
+from .verbs import WINDOW, add_dask, add_options, executor_of, verb
 
 # %% ../../nbs/cli/search.ipynb #srch1
 def _search_arguments(p):
@@ -28,6 +28,7 @@ def _search_arguments(p):
     own = dict(toys=dict(help="spectra without a signal (default 1000)"), window=WINDOW)
     own["seed"] = dict(help="of folds and toys (default 0)")
     add_options(p, write_search, "keep widths window unblind toys seed processes", **own)
+    add_dask(p)
 
 # %% ../../nbs/cli/search.ipynb #srch3
 #| code-fold: true
@@ -74,19 +75,21 @@ def search(args):
         if not 0 < low < high:
             raise ValueError(f"--range {low:g} {high:g}: expected two rising masses in GeV.")
         edges = np.geomspace(low, high, max(2, round(np.log(high / low) / 0.02)))
-    result = write_search(
-        args.out,
-        mass,
-        scores,
-        edges=edges,
-        keep=args.keep,
-        widths=args.widths,
-        window=args.window,
-        unblind=args.unblind,
-        toys=args.toys,
-        seed=args.seed,
-        processes=args.processes,
-    )
+    with executor_of(args) as executor:
+        result = write_search(
+            args.out,
+            mass,
+            scores,
+            edges=edges,
+            keep=args.keep,
+            widths=args.widths,
+            window=args.window,
+            unblind=args.unblind,
+            toys=args.toys,
+            seed=args.seed,
+            processes=args.processes,
+            executor=executor,
+        )
     return {
         "opened": result["opened"],
         "p_global_all": result["p_global_all"],

@@ -379,7 +379,7 @@ def toy_hepmc(
     "Write a small HepMC file of charged pions, photons and one neutrino per event; event i has weight 1 + i/10."
     p4, mask = toy_jets(2 * events, seed=seed)
     lines = ["HepMC::Version 3.02.06", "HepMC::Asciiv3-START_EVENT_LISTING"]
-    lines += ["W 1", "N Weight"]
+    lines += ["W Weight"]
     for event in range(events):
         p = np.concatenate([p4[2 * event + j][mask[2 * event + j]] for j in (0, 1)])
         lines += [f"E {event} 1 {len(p) + 3}", "U GEV MM", f"W {1 + event / 10:.4f}"]

@@ -62,6 +62,7 @@ def run_trials(
     unit="trial",  # what the bar counts
 ) -> list:  # results in the order of the jobs
     "Run the trials that have not been run. A trial that raises an error has the result {'not_available': reason}."
+    jobs = [job | {"folder": str(Path(job["folder"]).resolve())} for job in jobs]
     results = [None] * len(jobs)
     done = [i for i, job in enumerate(jobs) if (Path(job["folder"]) / "result.json").is_file()]
     for i in done:

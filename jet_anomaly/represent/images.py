@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from ..jet.kinematics import in_blocks, in_kind, jet_p4, pt
-from .scale import Representation
+from .scale import Representation, mean_and_spread, quantiles
 from .sequences import _relative
 
 # %% ../../nbs/represent/images.ipynb #c008
@@ -209,22 +209,21 @@ class ChannelImages(Representation):
         return share.clamp(min=1e-9).log(), mask & (share > 0)
 
     def observed(self, p4, mask, **features):
-        return tuple(
-            v[good] for v, good in (self.values(c, p4, mask, **features) for c in self.to_fit)
-        )
+        found = [self.values(c, p4, mask, **features) for c in self.to_fit]
+        return tuple(a for v, good in found for a in (v[good], good.sum(1)))
 
-    def learn(self, *observed):
-        for c, v in zip(self.to_fit, observed):
+    def learn(self, *observed, weight=None):
+        for c, v, n in zip(self.to_fit, observed[::2], observed[1::2]):
             if not len(v):
                 raise ValueError(
                     f"No constituent of the training jets has a value for channel {c!r}."
                 )
-            v = v.double().cpu().numpy()
-            low, high = (
-                np.quantile(v, [0.16, 0.84])
-                if c == "log_pt"
-                else (v.mean() - v.std(), v.mean() + v.std())
-            )
+            each = None if weight is None else weight.repeat_interleave(n)
+            if c == "log_pt":
+                low, high = quantiles(v.double(), [0.16, 0.84], each)
+            else:
+                mean, spread = mean_and_spread(v.double(), each)
+                low, high = float(mean - spread), float(mean + spread)
             getattr(self, f"{c}_constants").copy_(
                 torch.tensor([(low + high) / 2, max((high - low) / 2, 1e-6)])
             )

@@ -99,9 +99,10 @@ class LogSequences(Representation):
             centre_and_rotate(p4, mask) if self.align else p4, mask, self.n_constituents
         )
 
-    def learn(self, x, mask):
+    def learn(self, x, mask, weight=None):
         if self.robust is not None:
-            self.robust.fit(x[mask])
+            each = None if weight is None else weight[:, None].expand_as(mask)[mask]
+            self.robust.fit(x[mask], each)
 
     def scaled(self, x, mask):
         return (x if self.robust is None else self.robust(x) * mask[..., None]), mask

@@ -10,7 +10,7 @@ import math
 
 import torch
 
-from .scale import Representation
+from .scale import Representation, mean_and_spread, quantiles
 from .sequences import from_log_pt_eta_phi, log_pt_eta_phi
 
 # %% ../../nbs/represent/whitened.ipynb #w010
@@ -79,9 +79,13 @@ def per_number(mask):
     "The mask of the 3n numbers of a jet, as floats."
     return mask.repeat_interleave(3, 1).float()
 
-# %% ../../nbs/represent/whitened.ipynb #w013
+# %% ../../nbs/represent/whitened.ipynb #w013a
 #| code-fold: true
 from fastcore.basics import patch
+
+
+def _median(x, weight):
+    return torch.from_numpy(quantiles(x, 0.5, weight)).to(x)
 
 
 @patch
@@ -93,11 +97,12 @@ def normalised(self: WhitenedJets, x, mask):
     momenta = torch.cat([total[:, None], gaps], 1)
     return torch.cat([momenta[..., None], torch.asinh(x[..., 1:] / self.angle)], -1)
 
-
+# %% ../../nbs/represent/whitened.ipynb #w013
+#| code-fold: true
 @patch
-def learn(self: WhitenedJets, x, mask):
+def learn(self: WhitenedJets, x, mask, weight=None):
     "Constants from the training jets that fill all slots."
-    full = x[mask.all(1)]
+    full, w = x[mask.all(1)], None if weight is None else weight[mask.all(1)]
     if len(full) < 10:
         raise ValueError(
             f"n_constituents={self.n_constituents}: only {len(full)} of {len(x)} training jets have "
@@ -105,8 +110,10 @@ def learn(self: WhitenedJets, x, mask):
         )
     log_pt = x[..., 0].masked_fill(~mask, -30.0)
     self.top.copy_(log_pt.logsumexp(1).max() + self.margin)
-    self.gap.copy_((full[:, :-1, 0] - full[:, 1:, 0]).mean(0).clamp(min=1e-3))
-    self.angle.copy_(full[..., 1:].abs().flatten(2).median(0).values.mean(1, keepdim=True))
+    gaps, _ = mean_and_spread(full[:, :-1, 0] - full[:, 1:, 0], w)
+    self.gap.copy_(gaps.clamp(min=1e-3))
+    middle = full[..., 1:].abs().median(0).values if w is None else _median(full[..., 1:].abs(), w)
+    self.angle.copy_(middle.mean(1, keepdim=True))
     self.angle.clamp_(min=1e-4)
     self.widest.copy_(torch.asinh(x[..., 1:] / self.angle).abs().amax((0, 2))[:, None])
     every = torch.ones(len(full), self.n_constituents, dtype=torch.bool, device=x.device)
@@ -115,8 +122,9 @@ def learn(self: WhitenedJets, x, mask):
         for k in range(8)
         for flip in (-1, 1)
     ]
-    self.mean.copy_(torch.cat(y).mean(0))
-    covariance = torch.cov(torch.cat(y).T)
+    every_w = None if w is None else w.repeat(len(y))
+    self.mean.copy_(mean_and_spread(torch.cat(y), every_w)[0])
+    covariance = torch.cov(torch.cat(y).T, aweights=every_w)
     lower = torch.linalg.cholesky(covariance + self.shrink * covariance.diag().diag())
     self.lower.copy_(lower)
     self.inverse_lower.copy_(torch.linalg.inv(lower))

@@ -13,16 +13,22 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
+from itertools import islice
 from pathlib import Path
 
+import fastjet
 import h5py
 import numpy as np
+import pyarrow.parquet as pq
+import pyhepmc
 import uproot
 
+from jet_anomaly.data.layouts import MASS
 from jet_anomaly.data.pickles import unpickle_frame
-from jet_anomaly.data.toys import TOYS
+from jet_anomaly.data.toys import TOYS, VARIANTS
 
-EVENTS = {  # or jets, in the file of each format
+EVENTS = {  # or jets, in the file of each format and container
     "delphes": 4000,
     "pfnano": 4000,
     "jetclass": 10_000,
@@ -34,6 +40,15 @@ EVENTS = {  # or jets, in the file of each format
     "vrnn": 1000,
     "vaejet": 10_000,
     "multichannel": 2000,
+    "jetclass parquet": 10_000,
+    "pfnano parquet": 4000,
+    "pfnano ntuple": 4000,
+    "pfnano v15": 4000,
+    "atlas_top": 5000,
+    "salt": 20_000,
+    "case": 5000,
+    "energyflow": 20_000,
+    "hepmc": 300,
 }
 
 
@@ -84,33 +99,91 @@ def delphes_lists(path, stop):
     return jets
 
 
-def pfnano_loop(path, stop):
-    tree, jets = uproot.open(path)["Events"], 0
+def tree_rows(path, stop, tree, names):
+    "Entries of a tree or RNTuple, one by one, as name → array."
+    tree = uproot.open(path)[tree]
     for e in range(min(stop, tree.num_entries)):
-        get = lambda name: tree[name].array(entry_start=e, entry_stop=e + 1)[0].to_numpy()
-        of, index, p = (
-            get("FatJetPFCands_jetIdx"),
-            get("FatJetPFCands_pFCandsIdx"),
-            [get(f"PFCands_{k}") for k in ("pt", "eta", "phi")],
-        )
-        for j in range(len(get("FatJet_pt"))):
-            one_jet(*(x[index[of == j]] for x in p))
+        yield {k: tree[k].array(entry_start=e, entry_stop=e + 1)[0].to_numpy() for k in names}
+
+
+def parquet_rows(path, stop, tree, names):
+    "Rows of a Parquet file, one by one, as name → array."
+    for row in islice(pq.ParquetFile(path).iter_batches(1, columns=names), stop):
+        yield {k: row[k][0].values.to_numpy() for k in names}
+
+
+def nano_loop(path, stop, rows=tree_rows, s="s", index="pFCandsIdx"):
+    "Candidates looked up jet by jet; `s` and `index` tell PFNano's names from those of NanoAOD."
+    links = [f"FatJetPFCand{s}_jetIdx", f"FatJetPFCand{s}_{index}"]
+    columns, jets = [f"PFCand{s}_{k}" for k in ("pt", "eta", "phi")], 0
+    for row in rows(path, stop, "Events", [*links, *columns, "FatJet_pt"]):
+        of, which = (row[k] for k in links)
+        for j in range(len(row["FatJet_pt"])):
+            one_jet(*(row[k][which[of == j]] for k in columns))
             jets += 1
     return jets
 
 
-def jetclass_loop(path, stop):
-    tree = uproot.open(path)["tree"]
-    for e in range(min(stop, tree.num_entries)):
-        p = np.stack(
-            [
-                tree[f"part_{k}"].array(entry_start=e, entry_stop=e + 1)[0].to_numpy()
-                for k in ("energy", "px", "py", "pz")
-            ],
-            1,
+def jetclass_loop(path, stop, rows=tree_rows):
+    names = [f"part_{k}" for k in ("energy", "px", "py", "pz")]
+    return sum(
+        cartesian(np.stack([row[k] for k in names], 1)) for row in rows(path, stop, "tree", names)
+    )
+
+
+def hepmc_loop(path, stop):
+    "Event by event, particle by particle, clustered by FastJet."
+    definition, jets = fastjet.JetDefinition(fastjet.antikt_algorithm, 1.0), 0
+    with pyhepmc.open(path) as file:
+        for event in islice(file, stop):
+            particles = [
+                fastjet.PseudoJet(p.momentum.px, p.momentum.py, p.momentum.pz, p.momentum.e)
+                for p in event.particles
+                if p.status == 1 and abs(p.pid) not in (12, 14, 16)
+            ]
+            found = fastjet.ClusterSequence(particles, definition)
+            for jet in fastjet.sorted_by_pt(found.inclusive_jets(20.0))[:2]:
+                p = np.array([[c.e(), c.px(), c.py(), c.pz()] for c in jet.constituents()])
+                jets += cartesian(p)
+    return jets
+
+
+def energyflow_loop(path, stop):
+    "Jet by jet; rapidity turned into pseudorapidity with the mass of the particle."
+    x = np.load(path)["X"][:stop]
+    for p in x:
+        pt, y, phi, code = p[p[:, 0] > 0].T
+        m = np.array([MASS[abs(int(c))] for c in code])
+        one_jet(pt, np.arcsinh(np.hypot(pt, m) * np.sinh(y) / pt), phi)
+    return len(x)
+
+
+def atlas_loop(path, stop):
+    with h5py.File(path) as file:
+        columns = [file[f"fjet_clus_{k}"] for k in ("pt", "eta", "phi")]
+        for i in range(min(stop, len(columns[0]))):
+            pt, eta, phi = (c[i] for c in columns)
+            one_jet(*(v[pt > 0] for v in (pt / 1000, eta, phi)))
+    return i + 1
+
+
+def salt_loop(path, stop):
+    with h5py.File(path) as file:
+        for i in range(min(stop, len(file["jets"]))):
+            jet, flow = file["jets"][i], file["flow"][i]
+            flow = flow[flow["valid"]]
+            one_jet(flow["pt"] / 1000, jet["eta"] + flow["deta"], jet["phi"] + flow["dphi"])
+    return i + 1
+
+
+def case_loop(path, stop):
+    with h5py.File(path) as file:
+        both = [file[f"jet{j}_PFCands"] for j in (1, 2)]
+        return sum(
+            cartesian(data[i][:, [3, 0, 1, 2]])
+            for i in range(min(stop, len(both[0])))
+            for data in both
         )
-        p[np.argsort(-np.hypot(p[:, 1], p[:, 2]))]
-    return e + 1
 
 
 def hdf5_loop(name, jet):
@@ -145,8 +218,12 @@ def multichannel_loop(path, stop):
 LOOPS = {
     "delphes": delphes_loop,
     "delphes, from lists": delphes_lists,
-    "pfnano": pfnano_loop,
+    "pfnano": nano_loop,
+    "pfnano parquet": partial(nano_loop, rows=parquet_rows),
+    "pfnano ntuple": nano_loop,
+    "pfnano v15": partial(nano_loop, s="", index="pfCandIdx"),
     "jetclass": jetclass_loop,
+    "jetclass parquet": partial(jetclass_loop, rows=parquet_rows),
     "toptagging": hdf5_loop("table/table", lambda r: cartesian(r["values_block_0"].reshape(-1, 4))),
     "jetnet": hdf5_loop(
         "particle_features", lambda p: len(one_jet(*p[p[:, 3] > 0][:, [2, 0, 1]].T)) > 0
@@ -155,6 +232,11 @@ LOOPS = {
     "vrnn": hdf5_loop("constituents", vrnn_event),
     "vaejet": hdf5_loop("table", lambda p: cartesian(p.reshape(-1, 4))),
     "multichannel": multichannel_loop,
+    "atlas_top": atlas_loop,
+    "salt": salt_loop,
+    "case": case_loop,
+    "energyflow": energyflow_loop,
+    "hepmc": hepmc_loop,
 }
 
 CHILD = """
@@ -203,7 +285,7 @@ def main():
     )
     with tempfile.TemporaryDirectory() as folder:
         for name in args.formats or EVENTS:
-            toy, rows = TOYS[name], args.rows or EVENTS[name]
+            toy, rows = (TOYS | VARIANTS)[name], args.rows or EVENTS[name]
             small, large = (
                 toy(Path(folder) / f"{name}1", rows),
                 toy(Path(folder) / f"{name}10", 10 * rows),
@@ -216,8 +298,9 @@ def main():
                 else {}
             )
             options |= {"trusted": True} if name == "multichannel" else {}
-            _, _, peak = measure(small, name, options)
-            jets, seconds, peak10 = measure(large, name, options)
+            kind = name.split()[0]
+            _, _, peak = measure(small, kind, options)
+            jets, seconds, peak10 = measure(large, kind, options)
             size = large.stat().st_size / 1e6
             copy = size / (lambda t: large.read_bytes() and time.process_time() - t)(
                 time.process_time()
