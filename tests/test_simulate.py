@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers import ROOT
-from jet_anomaly.data.simulate import simulate
 
 from jet_anomaly.data import shards as parts
 from jet_anomaly.data import simulate as module
 from jet_anomaly.data.processes import process_names
 from jet_anomaly.data.shards import make_sample, make_shard
+from jet_anomaly.data.simulate import simulate
 
 pytestmark = pytest.mark.xdist_group("simulate")
 FAST = dict(seed=7, preset="fast", progress=False)

@@ -23,9 +23,8 @@ _SIMULATE = "seed mass pt radius preset n_constituents response alpha_s processe
 
 
 def _simulate_arguments(p):
-    from jet_anomaly.data.simulate import simulate as function
-
     from jet_anomaly.data.processes import process_names
+    from jet_anomaly.data.simulate import simulate as function
 
     p.add_argument("process", help=", ".join(process_names()))
     p.add_argument("-n", type=int, required=True, help="jets")
