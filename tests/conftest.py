@@ -3,6 +3,9 @@
 import os
 import re
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # several test processes share the cores; before PyTorch
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import pytest
 from helpers import python
 

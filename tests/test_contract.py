@@ -18,6 +18,8 @@ from jet_anomaly.jet.jets import Jets
 from jet_anomaly.train.loop import Step
 
 NAMES = detector_names()
+# all tests of a detector run in one process, which trains it once
+EACH = [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in NAMES]
 DEVICES = ["cpu"] + (["cuda"] if torch.cuda.is_available() else [])
 
 
@@ -83,7 +85,7 @@ def scores_equal(a, b, tolerance=1e-4):
         assert np.abs(a[k] - b[k]).max() < tolerance * scale + 1e-5 * np.abs(a[k]).max(), k
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", EACH)
 def test_scores_are_numbers_of_each_jet(trained, name):
     detector = trained(name)
     scores = detector.scores(TEST)
@@ -94,7 +96,7 @@ def test_scores_are_numbers_of_each_jet(trained, name):
     assert np.array_equal(chosen, scores[detector.score]) and chosen.std() > 0
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", EACH)
 def test_scores_are_deterministic_and_leave_random_numbers_alone(trained, name):
     detector = trained(name)
     expected = torch.get_rng_state()
@@ -104,7 +106,7 @@ def test_scores_are_deterministic_and_leave_random_numbers_alone(trained, name):
     assert all(np.array_equal(first[k], second[k]) for k in first)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", EACH)
 def test_scores_do_not_depend_on_batch_order_or_padding(trained, name):
     detector, expected = trained(name), trained(name).scores(TEST)
     scores_equal(expected, detector.scores(TEST, batch_size=7))
@@ -120,7 +122,7 @@ def test_scores_do_not_depend_on_batch_order_or_padding(trained, name):
     scores_equal(expected, detector.scores(wide))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", EACH)
 def test_every_score_has_p_values_and_a_rank_at_fixed_mass(trained, name):
     detector = trained(name)
     own = detector.score
@@ -158,14 +160,14 @@ def test_a_device_that_is_not_there_is_refused(trained):
             use(TRAIN, device="cuda")
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", EACH)
 def test_labels_are_never_looked_at(trained, name):
     blind = Jets(TEST.p4, TEST.mask, TEST.features, TEST.observables)
     expected = trained(name).anomaly_score(TEST)
     assert np.array_equal(expected, trained(name).anomaly_score(blind))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", EACH)
 def test_every_term_reaches_the_parameters_with_finite_gradients(trained, name):
     detector = copy.deepcopy(
         trained(name)
@@ -185,7 +187,7 @@ def test_every_term_reaches_the_parameters_with_finite_gradients(trained, name):
     detector.eval()
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", EACH)
 def test_saved_and_loaded_it_scores_the_same(trained, name, tmp_path):
     detector = trained(name)
     detector.save(tmp_path)
@@ -207,56 +209,31 @@ def test_saved_and_loaded_it_scores_the_same(trained, name, tmp_path):
     assert np.array_equal(again.p_value(TEST), detector.p_value(TEST))
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_the_seed_decides(trained, name):
-    first = trained(name).anomaly_score(TEST)
-    torch.manual_seed(77)
-    detector = make_detector(name, **detector_class(name).small)
-    detector.fit(TRAIN, HELD_OUT, epochs=2, batch_size=50, device="cpu", progress=False)
-    assert np.array_equal(first, detector.anomaly_score(TEST))
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_a_file_trains_like_the_jets_in_it(trained, name, tmp_path):
-    TRAIN.to_hdf5(tmp_path / "train.h5")
-    TEST.to_hdf5(tmp_path / "test.h5")
-    HELD_OUT.to_hdf5(tmp_path / "held_out.h5")
-    detector = make_detector(name, **detector_class(name).small)
-    detector.fit(
-        tmp_path / "train.h5",
-        tmp_path / "held_out.h5",
-        epochs=2,
-        batch_size=50,
-        device="cpu",
-        progress=False,
-    )
-    assert np.array_equal(
-        trained(name).anomaly_score(TEST), detector.anomaly_score(tmp_path / "test.h5")
-    )
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_training_resumes_to_the_same_bits(name, tmp_path):
-    def fit(folder, *epochs):
-        for n in epochs:
-            detector = make_detector(name, **detector_class(name).small)
-            detector.fit(
-                TRAIN,
-                TEST,
-                epochs=n,
-                batch_size=50,
-                device="cpu",
-                progress=False,
-                folder=tmp_path / folder,
-            )
-        return detector
-
-    whole, broken = fit("whole", 3), fit("broken", 1, 3)
-    for (k, a), b in zip(whole.state_dict().items(), broken.state_dict().values()):
+@pytest.mark.parametrize("name", EACH)
+def test_a_training_from_files_that_is_interrupted_ends_with_the_same_bits(trained, name, tmp_path):
+    "The seed of the training decides alone: not where the jets lie, not a break, not the random numbers before."
+    for part, jets in {"train": TRAIN, "test": TEST, "held_out": HELD_OUT}.items():
+        jets.to_hdf5(tmp_path / f"{part}.h5")
+    for epochs in 1, 2:
+        torch.manual_seed(77 + epochs)
+        detector = make_detector(name, **detector_class(name).small)
+        detector.fit(
+            tmp_path / "train.h5",
+            tmp_path / "held_out.h5",
+            epochs=epochs,
+            batch_size=50,
+            device="cpu",
+            progress=False,
+            folder=tmp_path / "training",
+        )
+    whole = trained(name)
+    for (k, a), b in zip(whole.state_dict().items(), detector.state_dict().values(), strict=True):
         assert torch.equal(a, b), k
+    found = detector.anomaly_score(tmp_path / "test.h5")
+    assert np.array_equal(whole.anomaly_score(TEST), found)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", EACH)
 def test_scores_on_the_gpu_are_those_of_the_cpu(trained, name):
     if len(DEVICES) < 2:
         pytest.skip("no GPU here")
@@ -276,7 +253,7 @@ def test_nothing_to_learn_from_is_refused():
         make_detector("wae")
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", EACH)
 @pytest.mark.filterwarnings("ignore::jet_anomaly.detect.background.OutsideWindow")
 def test_extreme_jets_have_finite_scores(trained, name):
     for score, values in trained(name).scores(all_extremes(), device="cpu").items():
@@ -286,7 +263,7 @@ def test_extreme_jets_have_finite_scores(trained, name):
 SINGLE = {"channel_vae"}  # keeps its latent numbers in single precision, whatever comes in
 
 
-@pytest.mark.parametrize("name", [n for n in NAMES if n not in SINGLE])
+@pytest.mark.parametrize("name", [p for p in EACH if p.values[0] not in SINGLE])
 def test_scores_in_double_precision_are_the_same(trained, name):
     detector = copy.deepcopy(trained(name)).eval()
     x = detector.inputs(*detector.columns(jets_of(EXTREME["ordinary"])))

@@ -14,6 +14,7 @@ import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache, lru_cache, wraps
+from hashlib import blake2b
 from importlib import import_module
 from inspect import signature
 from pathlib import Path
@@ -60,8 +61,27 @@ def kernel_folder() -> Path | None:
     return folder
 
 # %% ../../nbs/core/kernels.ipynb #c012
+#| code-fold: true
+_FILES = {}  # file of a kernel → files of the kernels that it may call, its own included
+
+
+def _files(function):
+    "Files whose change makes machine code of this function stale."
+    own = function.__code__.co_filename
+    called = [getattr(v, "py_func", None) for v in function.__globals__.values()]
+    others = {f.__code__.co_filename for f in called if f is not None}
+    _FILES[own] = {own}.union(*(_FILES.get(f, {f}) for f in others))
+    return sorted(_FILES[own] - {own})
+
+
+def _stamp(files):
+    "A name that changes with the files."
+    states = [(f, s.st_mtime_ns, s.st_size) for f in files for s in [os.stat(f)]]
+    return blake2b(repr(states).encode(), digest_size=6).hexdigest()
+
+
 def jit(
-    function,  # loops over NumPy arrays; calls numba functions of its own file only
+    function,  # loops over NumPy arrays; calls numba functions of its file and of files imported there
 ):  # the compiled function, or `function` itself where numba is missing
     "Compile with numba at the first call; machine code is kept in the user's cache."
     if not numba_works():
@@ -71,7 +91,8 @@ def jit(
     folder = kernel_folder() if Path(function.__code__.co_filename).is_file() else None
     if folder is None:
         return numba.njit(**OPTIONS)(function)
-    before, numba.config.CACHE_DIR = numba.config.CACHE_DIR, str(folder)
+    others = _files(function)
+    before, numba.config.CACHE_DIR = numba.config.CACHE_DIR, str(folder / _stamp(others))
     try:
         return numba.njit(cache=True, **OPTIONS)(function)
     finally:

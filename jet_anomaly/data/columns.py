@@ -12,7 +12,15 @@ from pathlib import Path
 
 import numpy as np
 
-from .source import OURS, Empty, Refused, existing_file, foreign
+from jet_anomaly.data.source import (
+    OURS,
+    Empty,
+    Refused,
+    existing_file,
+    first_bytes,
+    foreign,
+    opened,
+)
 
 # %% ../../nbs/data/columns.ipynb #o007
 class TreeColumns:
@@ -54,9 +62,9 @@ class NtupleColumns:
 class ParquetColumns:
     "The columns of a Parquet file; a field `b` of a record, or of a list of records, `a` is the column `a_b`."
 
-    def __init__(self, path):
+    def __init__(self, path, file=None):
         with foreign(path, spare=ImportError):
-            self.file = _parquet().ParquetFile(path)
+            self.file = _parquet().ParquetFile(path if file is None else file)
             paths = [self.file.schema.column(i).path for i in range(len(self.file.schema))]
         self.path, self.n = path, self.file.metadata.num_rows
         self.names = {"_".join(_plain_parts(p)): p for p in paths}
@@ -117,18 +125,19 @@ def open_columns(
     Raises `FileNotFoundError`, `KeyError` naming the trees, `ValueError` if damaged or empty,
     `ImportError` for a Parquet file without pyarrow.
     """
-    path = existing_file(path)
-    with open(path, "rb") as file:
+    path = existing_file(path, remote=True)
+    with first_bytes(path) as file:
         parquet = file.read(4) == b"PAR1"
     if parquet:
-        columns = ParquetColumns(path)
-        with columns.file, foreign(path, spare=OURS):
-            yield _not_empty(columns, name)
+        with opened(path) as bytes_or_path:
+            columns = ParquetColumns(path, bytes_or_path)
+            with columns.file, foreign(path, spare=OURS):
+                yield _not_empty(columns, name)
         return
     import uproot
 
     with foreign(path):
-        file = uproot.open(path, array_cache=None, object_cache=None)
+        file = uproot.open(str(path), array_cache=None, object_cache=None)
     with file:
         with foreign(path):
             kinds = file.classnames(recursive=True, cycle=False)

@@ -35,7 +35,7 @@ from .layouts import guess_layout
 from .numpy_files import _numpy_arrays, energyflow_blocks, numpy_blocks
 from .pfnano import pfnano_blocks
 from .pickles import multichannel_blocks
-from .source import Refused, existing_file, foreign, open_hdf5
+from .source import Refused, existing_file, first_bytes, foreign, open_hdf5, opened
 from ..jet.jets import FORMAT, Jets, count_jets
 
 # %% ../../nbs/data/formats.ipynb #c006
@@ -249,7 +249,7 @@ CONTAINERS = {"Events", "tree"}  # names of trees whose columns tell formats apa
 def _root_contents(path):
     import uproot
 
-    with foreign(path), uproot.open(path) as file:
+    with foreign(path), uproot.open(str(path)) as file:
         kinds = file.classnames(recursive=True, cycle=False)
         tables = {k for k, kind in kinds.items() if kind in ("TTree", "ROOT::RNTuple")}
         if not tables:
@@ -262,9 +262,10 @@ def _root_contents(path):
 
 def _parquet_contents(path):
     "A Parquet file has no name for its table: its columns may be those of any tree."
-    columns = ParquetColumns(path)
-    with columns.file:
-        return {f"{t}/{name}" for t in CONTAINERS for name in columns.names}
+    with opened(path) as bytes_or_path:
+        columns = ParquetColumns(path, bytes_or_path)
+        with columns.file:
+            return {f"{t}/{name}" for t in CONTAINERS for name in columns.names}
 
 # %% ../../nbs/data/formats.ipynb #c010b
 def _zip_contents(path):
@@ -331,24 +332,25 @@ REFUSED = {
 
 def contents(path) -> set:  # of names
     "Names in a file that tell formats apart. Raises `FileNotFoundError`, or `ValueError` for a damaged file."
-    path = existing_file(path)
-    with open(path, "rb") as file:
+    path = existing_file(path, remote=True)
+    with first_bytes(path) as file:
         head = file.read(32)
     if head.startswith(b"root"):
         return _root_contents(path)
     if head.startswith(b"\x89HDF"):
         return _hdf5_contents(path)
+    if head.startswith(b"PAR1"):
+        return _parquet_contents(path)
+    for mark, what in REFUSED.items():
+        if head.lstrip().startswith(mark):
+            raise Refused(f"{path} is {what}.")
+    path = existing_file(path)  # what follows is read from front to back: no address
     if head.startswith(b"PK\x03\x04"):
         return _zip_contents(path)
     if head.startswith(b"\x93NUMPY"):
         return {"NumPy"}
-    if head.startswith(b"PAR1"):
-        return _parquet_contents(path)
     if head.lstrip().startswith(b"HepMC::"):
         return {"HepMC"}
-    for mark, what in REFUSED.items():
-        if head.lstrip().startswith(mark):
-            raise Refused(f"{path} is {what}.")
     return {"pickle"} if head.startswith(b"\x80") else set()
 
 # %% ../../nbs/data/formats.ipynb #c010s1

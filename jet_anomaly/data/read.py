@@ -16,6 +16,7 @@ import numpy as np
 from tqdm import tqdm
 
 # %% ../../nbs/data/read.ipynb #c003
+from .address import Address
 from .assemble import UnitCheck, check_four_vectors
 from .formats import FORMATS, recognise
 from .layouts import ORDERS
@@ -38,7 +39,7 @@ def find_files(
         if not found:
             raise FileNotFoundError(f"No file matches {name!r}.")
         for path in found:
-            path = existing_file(path)
+            path = existing_file(path, remote=True)
             stat = path.stat()
             first = out.setdefault((stat.st_dev, stat.st_ino), path)
             if first is not path:
@@ -135,7 +136,7 @@ def _used(event, seen, ids):
 # %% ../../nbs/data/read.ipynb #c020
 #| code-fold: true
 def read_blocks(
-    files,  # a name, a pattern, or a list of them
+    files,  # a name, an address, a pattern, or a list of them
     format=None,  # one of `FORMATS`; recognised from each file's contents if not given
     *,
     pt=None,  # (low, high) window, GeV
@@ -325,18 +326,22 @@ def _one_file(path, kind, flow, options, seen, ids, bar):
     units.finish(path, flow)
 
 # %% ../../nbs/data/read.ipynb #c022
+#| code-fold: true
 def _provenance(files, metas, flow, settings):
     "What `meta` says of jets that were read."
 
     def digest(path):
+        if isinstance(path, Address):  # only parts of it were read
+            return {}
         with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+            return {"sha256": hashlib.file_digest(file, "sha256").hexdigest()}
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # said while reading
         paths = find_files(files)
-    sources = [{"source": p.name, "bytes": p.stat().st_size, "sha256": digest(p)} for p in paths]
-    twice = len(sources) - len({s["sha256"] for s in sources})
+    sources = [{"source": p.name, "bytes": p.stat().st_size} | digest(p) for p in paths]
+    digests = [s["sha256"] for s in sources if "sha256" in s]
+    twice = len(digests) - len(set(digests))
     if twice:
         warnings.warn(
             f"{twice} of {len(paths)} files are copies of others: their jets count twice.",
@@ -359,7 +364,7 @@ def _nothing_left(files, flow):
 # %% ../../nbs/data/read.ipynb #c022s1
 #| code-fold: true
 def read(
-    files,  # a name, a pattern, or a list of them
+    files,  # a name, an address, a pattern, or a list of them
     format=None,  # one of `FORMATS`; recognised if not given
     *,
     cutflow=None,  # `CutFlow` to fill; it is in `meta["cutflow"]` as well
@@ -379,7 +384,7 @@ def read(
 
 def read_to(
     path,  # file of this library to write; it appears when it is complete
-    files,  # a name, a pattern, or a list of them
+    files,  # a name, an address, a pattern, or a list of them
     format=None,  # one of `FORMATS`; recognised if not given
     *,
     cutflow=None,  # `CutFlow` to fill

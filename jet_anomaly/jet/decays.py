@@ -14,9 +14,9 @@ from fastcore.basics import patch
 from scipy.spatial import cKDTree
 
 from ..core.kernels import jit
+from .history import subjets
 from .jets import Jets, concatenate
 from .kinematics import boost, from_pt_eta_phi, mass
-from .observables import subjets
 
 # %% ../../nbs/jet/decays.ipynb #c008
 def flat_decay(
