@@ -94,7 +94,7 @@ def _train_arguments(p):
 def train(args):
     "Train a detector on background jets."
     from jet_anomaly.detect.detector import make_detector
-    from jet_anomaly.detect.inputs import count
+    from jet_anomaly.detect.inputs import n_jets
 
     detector = make_detector(args.detector, **settings(args.options))
     jets, validation = held_out(args)
@@ -115,7 +115,7 @@ def train(args):
     return {
         "detector": args.detector,
         "folder": args.out,
-        "jets": count(jets),
+        "jets": n_jets(jets),
         "epochs": len(history),
         **last,
     }

@@ -34,9 +34,9 @@ from jet_anomaly.detect.inputs import (  # also for detectors, which import them
     Penalty,  # noqa: F401
     blocks,
     configure,
-    count,
     event_weights,
     jet_mass,
+    n_jets,
     observable,  # noqa: F401
     pick_device,
     weighted_mean,
@@ -133,7 +133,7 @@ def columns(
         return _tensors(part, self.representation.needs)
 
     device = self.device if device is None else device
-    return gather_columns((tuple(t.to(device) for t in one(p)) for p in blocks(jets)), count(jets))
+    return gather_columns((tuple(t.to(device) for t in one(p)) for p in blocks(jets)), n_jets(jets))
 
 # %% ../../nbs/detect/detector.ipynb #c016s1
 @patch
