@@ -10,13 +10,13 @@ import math
 
 import numpy as np
 from fastcore.basics import patch
-from .library import Library, axis_of, boosted, cylinder, jet_radius, wrapped
-from .phase_space import TOPOLOGIES
 
 from ..core.kernels import jit
 from .history import subjets
 from .jets import Jets, concatenate
 from .kinematics import from_pt_eta_phi, mass
+from .library import Library, axis_of, boosted, cylinder, jet_radius, wrapped
+from .phase_space import TOPOLOGIES
 
 # %% ../../nbs/jet/decays.ipynb #c026
 @jit
