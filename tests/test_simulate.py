@@ -14,8 +14,11 @@ import numpy as np
 import pytest
 from helpers import ROOT
 
+from jet_anomaly.data import shards as parts
 from jet_anomaly.data import simulate as module
-from jet_anomaly.data.simulate import make_sample, make_shard, process_names, simulate
+from jet_anomaly.data.processes import process_names
+from jet_anomaly.data.shards import make_sample, make_shard
+from jet_anomaly.data.simulate import simulate
 
 pytestmark = pytest.mark.xdist_group("simulate")
 FAST = dict(seed=7, preset="fast", progress=False)
@@ -127,7 +130,7 @@ def test_the_shards_of_a_dead_worker_are_made_by_another(tmp_path, reference, ca
 @pytest.fixture
 def tiny(monkeypatch):
     "Small shards; workers do not know of it."
-    monkeypatch.setattr(module, "SMALL", 20)
+    monkeypatch.setattr(parts, "SMALL", 20)
 
 
 def test_a_full_disk_is_an_error_and_leaves_nothing(tmp_path):
@@ -209,7 +212,7 @@ def test_every_process_gives_what_it_promises(process, tiny):
 
 
 def test_masses_and_windows_move_the_jets(monkeypatch):
-    monkeypatch.setattr(module, "SMALL", 60)
+    monkeypatch.setattr(parts, "SMALL", 60)
     heavy, light = (
         np.median(
             make_shard(make_sample("w", mass=m, preset="fast"), 0).observables["softdrop_mass"]

@@ -19,7 +19,7 @@ from jet_anomaly.cli.verbs import (
 
 # %% ../../nbs/cli/jets.ipynb #c010
 #| code-fold: true
-_SIMULATE = "seed mass pt radius preset n_constituents processes"
+_SIMULATE = "seed mass pt radius preset n_constituents response alpha_s processes"
 
 
 def _simulate_arguments(p):
@@ -37,6 +37,8 @@ def _simulate_arguments(p):
         mass=dict(type=float, nargs="+"),
         pt=WINDOW,
         preset=dict(choices=("full", "fast")),
+        response=dict(choices=("cms", "none")),
+        alpha_s=dict(type=float),
         processes=dict(type=int, help="worker processes (default: all cores)"),
     )
     add_dask(p)

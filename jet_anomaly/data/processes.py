@@ -326,6 +326,7 @@ class Generator:
         radius=1.0,  # of the jets, for the veto
         preset="full",  # "fast" leaves out multiple interactions: for tests only
         veto=True,  # stop hopeless events early, where the process allows
+        alpha_s=None,  # strong coupling of the final-state shower at the Z mass; None for Pythia's own
     ):
         pythia8, process, pt = (
             generator_package("pythia8mc"),
@@ -339,6 +340,8 @@ class Generator:
             "Random:setSeed = on",
             f"Random:seed = {seed}",
         ]
+        if alpha_s is not None:
+            lines.append(f"TimeShower:alphaSvalue = {alpha_s}")
         for line in lines + PRESETS[preset] + process.lines(check_masses(name, mass), pt):
             if not self.pythia.readString(line):
                 raise RuntimeError(f"Pythia refused the setting {line!r}.")

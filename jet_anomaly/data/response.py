@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['CHARGED', 'CHARGE', 'FIELD', 'RADIUS', 'HALF_LENGTH', 'MAX_ORIGIN', 'TRACK_RESOLUTION', 'TRACK_EFFICIENCY', 'ECAL',
-           'HCAL', 'Particles', 'charge_of', 'Helix', 'helices', 'at_calorimeter', 'impact_parameters', 'd0_error',
-           'dz_error', 'track_resolution', 'track_efficiency', 'Calorimeter', 'energy_flow', 'respond']
+           'HCAL', 'RESPONSES', 'Particles', 'charge_of', 'Helix', 'helices', 'at_calorimeter', 'impact_parameters',
+           'd0_error', 'dz_error', 'track_resolution', 'track_efficiency', 'Calorimeter', 'energy_flow', 'respond',
+           'pass_through']
 
 # %% ../../nbs/data/response.ipynb #c003
 from dataclasses import dataclass
@@ -378,3 +379,29 @@ def respond(
         dz_err=errors[1],
     )
     return _join(charged, neutrals)
+
+# %% ../../nbs/data/response.ipynb #c045n
+def pass_through(
+    particles,  # `Particles`: visible final states
+    rng=None,  # not used: as in `respond`
+) -> dict:  # as of `respond`
+    "Every visible particle as it was generated, in the table of `respond`."
+    charge = charge_of(particles.pdgid)
+    d0, dz = np.zeros((2, len(charge)))
+    k = np.flatnonzero(charge)
+    d0[k], dz[k] = impact_parameters(particles.p[k], particles.vertex[k], charge[k])
+    lepton = np.isin(np.abs(particles.pdgid), [11, 13, 22])
+    hadron = np.where(charge == 0, 130, 211 * charge)
+    return dict(
+        event=particles.event,
+        p4=np.c_[particles.energy, particles.p],
+        pdgid=np.where(lepton, particles.pdgid, hadron),
+        charge=charge,
+        d0=d0,
+        dz=dz,
+        d0_err=np.zeros(len(d0)),
+        dz_err=np.zeros(len(d0)),
+    )
+
+
+RESPONSES = {"cms": respond, "none": pass_through}
