@@ -111,7 +111,7 @@ def _write(path, text):
 def _kept(out, counts, edges, settings, executor):
     "A working point, from its file or made now."
     widths, opened, _, toys, seed = settings
-    said = json.dumps([counts.tolist(), edges.tolist(), list(settings)])
+    said = json.dumps([2, counts.tolist(), edges.tolist(), list(settings)])  # 2: this layout
     path = out / "points" / f"{hashlib.sha256(said.encode()).hexdigest()[:16]}.json"
     if not path.is_file():
         _write(path, json.dumps(search_point(counts, edges, widths, opened, toys, seed, executor)))
