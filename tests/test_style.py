@@ -58,3 +58,17 @@ def test_no_c_in_strings(module):
             assert not re.search(
                 r"#include\s*<|\b(?:float|double|void|int) \w+\(.*\)\s*\{", node.value
             ), f"{name(module)}:{node.lineno} holds C in a string"
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS, ids=name)
+def test_every_figure_has_a_caption_and_says_what_is_seen(chapter):
+    "`fig-cap` says what is drawn, `fig-alt` what a reader who cannot see it would miss."
+    for cell in code_cells(chapter):
+        if not any(k.startswith("image/") for o in cell.outputs for k in o.get("data", {})):
+            continue
+        said = dict(re.findall(r'^#\| (fig-cap|fig-alt): "?(.+?)"?$', cell.source, re.M))
+        lacks = {"fig-cap", "fig-alt"} - {k for k, v in said.items() if len(v.split()) >= 4}
+        assert not lacks, f"{name(chapter)}, cell {cell.id} draws, and lacks {sorted(lacks)}"
+        assert said["fig-cap"] != said["fig-alt"], (
+            f"{name(chapter)}, cell {cell.id}: twice the same"
+        )

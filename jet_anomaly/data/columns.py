@@ -16,7 +16,7 @@ from jet_anomaly.data.source import (
     OURS,
     Empty,
     Refused,
-    existing_file,
+    file_or_address,
     first_bytes,
     foreign,
     opened,
@@ -125,7 +125,7 @@ def open_columns(
     Raises `FileNotFoundError`, `KeyError` naming the trees, `ValueError` if damaged or empty,
     `ImportError` for a Parquet file without pyarrow.
     """
-    path = existing_file(path, remote=True)
+    path = file_or_address(path)
     with first_bytes(path) as file:
         parquet = file.read(4) == b"PAR1"
     if parquet:

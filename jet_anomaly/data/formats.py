@@ -35,7 +35,15 @@ from .layouts import guess_layout
 from .numpy_files import _numpy_arrays, energyflow_blocks, numpy_blocks
 from .pfnano import pfnano_blocks
 from .pickles import multichannel_blocks
-from .source import Refused, existing_file, first_bytes, foreign, open_hdf5, opened
+from jet_anomaly.data.source import (
+    Refused,
+    existing_file,
+    file_or_address,
+    first_bytes,
+    foreign,
+    open_hdf5,
+    opened,
+)
 from ..jet.jets import FORMAT, Jets, count_jets
 
 # %% ../../nbs/data/formats.ipynb #c006
@@ -332,7 +340,7 @@ REFUSED = {
 
 def contents(path) -> set:  # of names
     "Names in a file that tell formats apart. Raises `FileNotFoundError`, or `ValueError` for a damaged file."
-    path = existing_file(path, remote=True)
+    path = file_or_address(path)
     with first_bytes(path) as file:
         head = file.read(32)
     if head.startswith(b"root"):

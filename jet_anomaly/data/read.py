@@ -22,7 +22,7 @@ from .formats import FORMATS, recognise
 from .layouts import ORDERS
 from .numpy_files import _numpy_arrays
 from .selection import _hardest, _limits, select
-from .source import CutFlow, Empty, Refused, existing_file, foreign, open_hdf5
+from .source import CutFlow, Empty, Refused, file_or_address, foreign, open_hdf5
 from ..jet.jets import Jets, JetWriter, concatenate, with_defined_ratios
 
 # %% ../../nbs/data/read.ipynb #c019
@@ -39,7 +39,7 @@ def find_files(
         if not found:
             raise FileNotFoundError(f"No file matches {name!r}.")
         for path in found:
-            path = existing_file(path, remote=True)
+            path = file_or_address(path)
             stat = path.stat()
             first = out.setdefault((stat.st_dev, stat.st_ino), path)
             if first is not path:

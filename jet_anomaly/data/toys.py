@@ -28,6 +28,7 @@ from jet_anomaly.data.toy_tables import (
 from .toy_trees import toy_delphes, toy_jetclass, toy_jets, toy_pfnano
 
 # %% ../../nbs/data/toys.ipynb #t036
+#| code-fold: true
 TOYS = {
     "delphes": toy_delphes,
     "pfnano": toy_pfnano,
