@@ -66,15 +66,26 @@ def reference(tmp_path_factory):
     return files(folder)
 
 
+PROGRAM = """
+import signal
+from jet_anomaly.data.simulate import simulate
+signal.signal(signal.SIGINT, signal.default_int_handler)
+simulate("w", 5000, cache={cache!r}, processes=2, **{settings})
+"""
+
+
+def long_run(cache, folder):
+    "A process that simulates, in a process group of its own; its first shard is there."
+    program = PROGRAM.format(cache=str(cache), settings=FAST)
+    run = script(program, folder=folder, start_new_session=True)
+    wait_until(lambda: files(cache) or run.poll() is not None)
+    return run
+
+
 @pytest.mark.skipif(not hasattr(os, "killpg"), reason="needs process groups")
 def test_a_killed_run_leaves_whole_shards_and_goes_on(tmp_path, reference):
     cache = tmp_path / "cache"
-    run = script(
-        f"import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\nfrom jet_anomaly.data.simulate import simulate\nsimulate('w', 5000, cache={str(cache)!r}, processes=2, **{FAST})\n",
-        folder=tmp_path,
-        start_new_session=True,
-    )
-    wait_until(lambda: files(cache) or run.poll() is not None)
+    run = long_run(cache, tmp_path)
     run.kill()
     output = run.communicate()[0]
     wait_until(lambda: gone(run.pid))  # the workers end themselves
@@ -92,12 +103,7 @@ def test_a_killed_run_leaves_whole_shards_and_goes_on(tmp_path, reference):
 
 def test_an_interrupted_run_ends_at_once_and_cleanly(tmp_path, reference):
     cache = tmp_path / "cache"
-    run = script(
-        f"import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\nfrom jet_anomaly.data.simulate import simulate\nsimulate('w', 5000, cache={str(cache)!r}, processes=2, **{FAST})\n",
-        folder=tmp_path,
-        start_new_session=True,
-    )
-    wait_until(lambda: files(cache) or run.poll() is not None)
+    run = long_run(cache, tmp_path)
     os.killpg(run.pid, signal.SIGINT)  # as a terminal does
     output = run.communicate(timeout=60)[0]
     assert run.returncode and "KeyboardInterrupt" in output
@@ -233,3 +239,9 @@ def test_shards_of_others_and_damaged_ones_are_made_again(tmp_path):
         with pytest.raises(ValueError, match="makes it again"):
             simulate("qcd", 250, seed=3, **how)
         assert not path.exists()
+
+
+def test_a_cache_that_cannot_be_made_names_the_variable(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(OSError, match="JET_ANOMALY_CACHE"):
+        simulate("qcd", 5, cache=tmp_path / "file", **FAST)

@@ -6,6 +6,7 @@
 __all__ = ['search']
 
 # %% ../../nbs/cli/search.ipynb #s002
+from contextlib import suppress
 from pathlib import Path
 
 from .verbs import WINDOW, add_dask, add_options, executor_of, verb
@@ -33,30 +34,36 @@ def _search_arguments(p):
 # %% ../../nbs/cli/search.ipynb #srch3
 #| code-fold: true
 def _scored(path):
-    "Dijet masses and scores of a file of scores."
+    "Dijet masses, scores and features of the events of a file of scores."
     import h5py
+
+    from jet_anomaly.search.weak import FEATURES, event_features
 
     with h5py.File(path) as file:
         if "events/mjj" not in file or "events/score" not in file:
             raise KeyError(
                 f"{path} has no events/mjj and events/score: run score --events, or name --weak for a file of jets."
             )
-        return file["events/mjj"][()], file["events/score"][()]
+        features, jets = None, {k: d[()] for k, d in file.get("observables", {}).items()}
+        with suppress(KeyError):  # a file may know less of its jets
+            features = dict(zip(FEATURES, event_features(jets)[1].T))
+        return file["events/mjj"][()], file["events/score"][()], features
 
 
 def _weakly(args):
-    "Dijet masses and the scores of a classifier that tells the window from its surroundings."
+    "Dijet masses, the scores of a classifier that tells the window from its surroundings, and its features."
     import numpy as np
 
     from jet_anomaly.jet.jets import Jets
-    from jet_anomaly.search.weak import event_features, weak_scores
+    from jet_anomaly.search.weak import FEATURES, event_features, weak_scores
 
     if args.window is None:
         raise ValueError("--weak needs the signal window: --window LOW HIGH, in GeV.")
     parts = [block.observables for block in Jets.blocks(args.scores)]
     # an event may begin in one block and end in the next
     mass, features = event_features({k: np.concatenate([p[k] for p in parts]) for k in parts[0]})
-    return mass, weak_scores(mass, features, args.window, args.weak, seed=args.seed)
+    scores = weak_scores(mass, features, args.window, args.weak, seed=args.seed)
+    return mass, scores, dict(zip(FEATURES, features.T))
 
 # %% ../../nbs/cli/search.ipynb #srch2
 #| code-fold: true
@@ -68,7 +75,7 @@ def search(args):
     from jet_anomaly.search.bump import default_edges
     from jet_anomaly.search.report import write_search
 
-    mass, scores = _weakly(args) if args.weak else _scored(args.scores)
+    mass, scores, features = _weakly(args) if args.weak else _scored(args.scores)
     edges = default_edges(mass)
     if args.range:
         low, high = args.range
@@ -89,6 +96,7 @@ def search(args):
             seed=args.seed,
             processes=args.processes,
             executor=executor,
+            features=features,
         )
     return {
         "opened": result["opened"],

@@ -22,6 +22,18 @@ def _conv(a, b):
     return [nn.Conv2d(a, b, 3, padding=1), nn.ReLU()]
 
 
+def _to_code(maps, side, hidden, encoding):
+    "Dense layers from feature maps to the bottleneck."
+    dense = nn.Linear(maps * side**2, hidden), nn.ReLU(), nn.Linear(hidden, encoding)
+    return [nn.Flatten(), *dense]
+
+
+def _from_code(maps, side, hidden, encoding):
+    "Dense layers from the bottleneck to feature maps."
+    dense = nn.Linear(encoding, hidden), nn.ReLU(), nn.Linear(hidden, maps * side**2)
+    return [*dense, nn.ReLU(), nn.Unflatten(1, (maps, side, side))]
+
+
 def published_network(
     pixels=40,  # per side; a multiple of 4
     width=128,  # feature maps
@@ -39,17 +51,10 @@ def published_network(
         *_conv(width, width),
         nn.MaxPool2d(2),
         *_conv(width, width),
-        nn.Flatten(),
-        nn.Linear(width * side**2, hidden),
-        nn.ReLU(),
-        nn.Linear(hidden, encoding),
+        *_to_code(width, side, hidden, encoding),
     )
     decoder = nn.Sequential(
-        nn.Linear(encoding, hidden),
-        nn.ReLU(),
-        nn.Linear(hidden, width * side**2),
-        nn.ReLU(),
-        nn.Unflatten(1, (width, side, side)),
+        *_from_code(width, side, hidden, encoding),
         *_conv(width, width),
         nn.Upsample(scale_factor=2),
         *_conv(width, width),
@@ -76,17 +81,10 @@ def patch_network(
         nn.Conv2d(1, width, 4, stride=4),
         nn.ReLU(),
         *_conv(width, width),
-        nn.Flatten(),
-        nn.Linear(width * side**2, hidden),
-        nn.ReLU(),
-        nn.Linear(hidden, encoding),
+        *_to_code(width, side, hidden, encoding),
     )
     decoder = nn.Sequential(
-        nn.Linear(encoding, hidden),
-        nn.ReLU(),
-        nn.Linear(hidden, width * side**2),
-        nn.ReLU(),
-        nn.Unflatten(1, (width, side, side)),
+        *_from_code(width, side, hidden, encoding),
         *_conv(width, width),
         nn.Conv2d(width, 16, 1),
         nn.PixelShuffle(4),

@@ -102,6 +102,7 @@ class Spectra:
     after: dict  # share that passes → (bins,) events
     thresholds: dict  # share that passes → list of coefficients, one per fold
     cut_flow: dict  # what was asked → events left
+    passed: dict  # share that passes → (events,) bool, of all events
 
 # %% ../../nbs/search/spectrum.ipynb #spc015
 def cut_spectra(
@@ -122,12 +123,14 @@ def cut_spectra(
         raise ValueError(f"No event between {edges[0]:.0f} and {edges[-1]:.0f} GeV.")
     flow = {"all events": len(mass), "inside the edges": int(inside.sum())}
     mass, scores, folds = mass[inside], scores[inside], folds[inside]
-    after, thresholds = {}, {}
+    after, thresholds, passing = {}, {}, {}
     for share in sorted(np.atleast_1d(keep).tolist(), reverse=True):
         passed, thresholds[share] = select(mass, scores, share, folds, by_mass)
         after[share] = _count(mass[passed], edges)
         flow[f"most anomalous {share:g}"] = int(passed.sum())
-    return Spectra(edges, _count(mass, edges), after, thresholds, flow)
+        passing[share] = np.zeros(len(inside), bool)
+        passing[share][inside] = passed
+    return Spectra(edges, _count(mass, edges), after, thresholds, flow, passing)
 
 
 def _count(mass, edges):
