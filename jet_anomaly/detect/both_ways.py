@@ -64,6 +64,7 @@ def surprise(
     return between + (s - knots[-1]).clamp_min(0) / excess
 
 # %% ../../nbs/detect/both_ways.ipynb #bw13
+#| code-fold: true
 @dataclass
 class BothWaysConfig(PseudoDecayConfig):
     share: float = 0.6  # of the false alarms that go to the prongs; the rest goes to the distance
