@@ -30,6 +30,7 @@ def mean_square(
     return ((x - middle) / spread).clamp(-LIMIT, LIMIT).square().mean(1)
 
 # %% ../../nbs/detect/both_ways.ipynb #bw10
+#| code-fold: true
 LEVELS = np.concatenate(
     [np.linspace(1.0, 0.1, 91), np.geomspace(0.1, 0.02, 33)[1:]]
 )  # shares above
