@@ -123,6 +123,9 @@ def dispatched(function, args, kwargs):
     mapped(flat.append, torch.Tensor, [args, [*kwargs.values()]])
     check(function, flat)
     there = any(isinstance(t, There) for t in flat)
+    named = META and device is not None and device.type == "meta"
+    if named or any(t.device.type == "meta" for t in flat):  # tensors without numbers
+        return function(*args, **kwargs)
     if there:
         args = mapped(lambda t: t.here, There, args)
         kwargs = {k: mapped(lambda t: t.here, There, v) for k, v in kwargs.items()}
@@ -138,6 +141,7 @@ def dispatched(function, args, kwargs):
     return mapped(There, torch.Tensor, out) if there else out
 
 
+META = []  # filled while somebody asks for the device `meta` by name
 MAKERS = torch.tensor, torch.as_tensor, torch.asarray
 
 
@@ -163,6 +167,12 @@ class AsCalled(TorchFunctionMode):
                 raise RuntimeError(
                     f"{function.__name__}: generator on {g.device}, tensor on {place}"
                 )
+        if device.type == "meta":
+            META.append(device)
+            try:
+                return function(*args, **kwargs)
+            finally:
+                META.pop()
         if function is torch.Tensor.new_tensor and place.type == "cuda":
             return torch.tensor(*args[1:], dtype=kwargs.get("dtype", args[0].dtype)).to(GPU)
         if function is torch.Tensor.to and len(tensors) == 2:
@@ -189,6 +199,7 @@ PLAYED = {
     "get_device_name": lambda *a: "a GPU that is played",
     "get_device_capability": lambda *a: (7, 5),
     "mem_get_info": lambda *a: (2**34, 2**34),
+    "max_memory_allocated": lambda *a: 0,
     "get_rng_state": lambda *a: torch.get_rng_state(),
     **dict.fromkeys(
         (
@@ -196,6 +207,7 @@ PLAYED = {
             "set_device",
             "synchronize",
             "empty_cache",
+            "reset_peak_memory_stats",
             "set_rng_state",
             "manual_seed",
             "manual_seed_all",

@@ -239,3 +239,9 @@ def test_shards_of_others_and_damaged_ones_are_made_again(tmp_path):
         with pytest.raises(ValueError, match="makes it again"):
             simulate("qcd", 250, seed=3, **how)
         assert not path.exists()
+
+
+def test_a_cache_that_cannot_be_made_names_the_variable(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(OSError, match="JET_ANOMALY_CACHE"):
+        simulate("qcd", 5, cache=tmp_path / "file", **FAST)

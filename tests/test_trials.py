@@ -16,6 +16,8 @@ from helpers import ROOT
 from sklearn.metrics import roc_auc_score
 
 from jet_anomaly.cli.main import main
+from jet_anomaly.cli.show import describe
+from jet_anomaly.core.provenance import made_by
 from jet_anomaly.data.toys import toy_delphes
 from jet_anomaly.evaluate.results import UNDEFINED, Sample, score_of
 from jet_anomaly.experiment.board import judge, load_board
@@ -188,9 +190,18 @@ def test_a_scan_goes_on_without_the_training_that_fails(delphes, tmp_path, monke
     monkeypatch.setattr(module, "train_one", failing)
     found = scan("dense_ae", "latent", (2, 4), train["qcd"], test["qcd"], tmp_path, **how)
     assert found.missing == {(4, 1): "diverged"} and np.isnan(found.losses).sum() == 1
+    began = (tmp_path / "scan.json").read_bytes()
+    assert (
+        describe(tmp_path)["made_by"] == made_by() and describe(tmp_path)["settings"]["epochs"] == 1
+    )
     monkeypatch.setattr(module, "train_one", honest)
     again = scan("dense_ae", "latent", (2, 4), train["qcd"], test["qcd"], tmp_path, **how)
     assert not again.missing and again.rows[:3] == found.rows[:3]
+    assert (tmp_path / "scan.json").read_bytes() == began
+    with pytest.raises(ValueError, match="another scan"):
+        scan(
+            "dense_ae", "latent", (2, 8), train["qcd"], test["qcd"], tmp_path, **how | {"epochs": 2}
+        )
 
 
 @pytest.mark.parametrize("value", [0.0, np.nan, np.inf])

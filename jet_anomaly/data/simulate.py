@@ -76,7 +76,11 @@ def _work(settings, folder, shard):
 # %% ../../nbs/data/simulate.ipynb #c025s1
 def _make(sample, n, folder, processes, progress):
     "Make the missing shards; the files of all, in order."
-    Path(folder).mkdir(parents=True, exist_ok=True)
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        todo = "choose another folder with cache= or JET_ANOMALY_CACHE"
+        raise OSError(e.errno, f"{e.strerror}; {todo}", e.filename) from e
     remove_unfinished(folder, older=600)  # a shard takes less
     shards = range(n_shards(n))
     todo = [s for s in shards if not _finished(folder, s, sample)]

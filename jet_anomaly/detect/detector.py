@@ -36,6 +36,7 @@ from jet_anomaly.detect.inputs import (  # also for detectors, which import them
     configure,
     event_weights,
     jet_mass,
+    n_jets,
     observable,  # noqa: F401
     pick_device,
     weighted_mean,
@@ -44,6 +45,7 @@ from .registry import REGISTRY, detector_class, detector_names, register  # noqa
 from ..evaluate.metrics import effective_size
 from ..jet.jets import Jets, fingerprint
 from ..represent.scale import Representation, ScaledFourVectors
+from ..train.disk import OnDisk, gather_columns
 from ..train.loop import History, Step, Trainer
 
 # %% ../../nbs/detect/detector.ipynb #c010
@@ -122,7 +124,7 @@ def columns(
     self: Detector,
     jets,  # `Jets`, or the path of a file of jets
     device=None,  # where they shall live; by default where the detector lives
-):  # tuple of tensors, first axis jets
+):  # tuple of tensors, first axis jets; in files where they are larger than `train.disk.memory_limit`
     "The tensors to train on: the representation of the jets, or the jets themselves where it is made batch by batch."
 
     def one(part):
@@ -131,10 +133,8 @@ def columns(
         return _tensors(part, self.representation.needs)
 
     device = self.device if device is None else device
-    return tuple(
-        torch.cat(parts)
-        for parts in zip(*(tuple(t.to(device) for t in one(part)) for part in blocks(jets)))
-    )
+    made = (tuple(t.to(device) for t in one(p)) for p in blocks(jets))
+    return gather_columns(made, n_jets(jets), np.inf if isinstance(jets, Jets) else None)
 
 # %% ../../nbs/detect/detector.ipynb #c016s1
 @patch
@@ -185,7 +185,8 @@ def training_columns(self: Detector, jets, training=True):
         groups.append((torch.from_numpy(w).float().to(self.device),))
     groups += [p.columns(self, jets, training) for p in self.penalties]
     self.counts = tuple(map(len, groups))
-    return tuple(t for g in groups for t in g)
+    columns = tuple(t for g in groups for t in g)
+    return groups[0].with_columns(columns) if isinstance(groups[0], OnDisk) else columns
 
 
 @patch
@@ -268,8 +269,8 @@ def _identify(self: Detector, trainer, jets, first, weights):
         "fingerprint": fingerprint(first),
         "penalties": [repr(p) for p in self.penalties],
     }
-    data = {"jets": len(jets) if isinstance(jets, Jets) else None}
-    data["file"] = None if data["jets"] else str(jets)
+    data = {"jets": None if isinstance(jets, (str, Path)) else len(jets)}
+    data["file"] = None if isinstance(jets, Jets) else str(jets)
     data |= {"fingerprint": fingerprint(first), "meta": first.meta}
     if weights is not None:
         trainer.identity["weights"] = hashlib.sha256(weights).hexdigest()[:16]

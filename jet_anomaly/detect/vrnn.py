@@ -14,6 +14,7 @@ import torch
 
 from .detector import Detector, register
 from .exposure import OutlierExposure
+from .inputs import loaded
 from ..jet.events import leading
 from ..jet.substructure import UNDEFINED, defined_observable
 from ..represent.scale import mean_and_spread
@@ -146,8 +147,8 @@ class VRNN(Detector):
         c = self.config
         if n := c.jets_per_event:
             jets, validation = (
-                leading(jets, n),
-                validation if validation is None else leading(validation, n),
+                leading(loaded(jets), n),
+                validation if validation is None else leading(loaded(validation), n),
             )
         own = (
             [OutlierExposure(term="kl", margin=c.margin, weight=c.exposure, ratio=1.0, ramp="none")]

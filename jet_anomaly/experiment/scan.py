@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from ..core.files import atomic_path, parse_json
+from ..core.provenance import made_by
 from ..detect.detector import make_detector
 from .trials import NOT_AVAILABLE, as_file, jets_of, run_trials
 
@@ -63,15 +64,18 @@ def train_one(
 
 # %% ../../nbs/experiment/scan.ipynb #c013
 def _same_scan(folder, plan):
-    "Note what is scanned; raises `ValueError` when the folder holds another scan."
+    "Note what is scanned and by which versions; raises `ValueError` when the folder holds another scan."
     plan, file = json.loads(json.dumps(plan)), folder / "scan.json"
-    if file.is_file() and (there := parse_json(file.read_bytes(), file)) != plan:
+    if file.is_file():
+        there = parse_json(file.read_bytes(), file)
+        if {k: v for k, v in there.items() if k != "made_by"} == plan:
+            return  # what began it stands there
         differ = {k: (there.get(k), plan.get(k)) for k in plan if there.get(k) != plan.get(k)}
         raise ValueError(
             f"{folder} holds another scan, (there, here): {differ}. Use another folder."
         )
     with atomic_path(file) as temporary:
-        temporary.write_text(json.dumps(plan, indent=2))
+        temporary.write_text(json.dumps(plan | {"made_by": made_by()}, indent=2))
 
 # %% ../../nbs/experiment/scan.ipynb #c014
 #| code-fold: true

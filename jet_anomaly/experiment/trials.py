@@ -20,6 +20,7 @@ from tqdm.auto import tqdm
 
 from ..core.files import atomic_path, parse_json
 from ..core.workers import spread
+from ..detect.inputs import blocks
 from ..jet.jets import Jets, JetWriter, fingerprint
 from ..jet.substructure import lacking, with_substructure
 
@@ -95,7 +96,7 @@ def complete(
 
 # %% ../../nbs/experiment/trials.ipynb #t014
 def as_file(
-    jets,  # `Jets`, or the path of a file of them
+    jets,  # `Jets`, the path of a file of them, or a `detect.inputs.FilePart`
     name,  # of the sample
     folder,  # of the trials
 ):  # path of a file with complete observables, and the fingerprint of its jets
@@ -106,7 +107,8 @@ def as_file(
             return str(Path(jets).resolve()), fingerprint(first)
         mark, parts = fingerprint(first), Jets.blocks(jets, 20_000)
     else:
-        mark, parts = fingerprint(jets), (jets[i : i + 20_000] for i in range(0, len(jets), 20_000))
+        first = jets if isinstance(jets, Jets) else next(blocks(jets, 100_000))
+        mark, parts = fingerprint(first), blocks(jets, 20_000)
     path = Path(folder) / "jets" / f"{name}-{mark[:12]}.h5"
     if not path.is_file():
         with JetWriter(path) as writer:

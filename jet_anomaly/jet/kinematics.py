@@ -258,7 +258,9 @@ def in_blocks(
         @wraps(f)
         def blockwise(p4, mask, *args, **kwargs):
             n = jets if p4.device.type == "cpu" else 128 * jets
-            if len(p4) <= n:
+            if (
+                torch.compiler.is_compiling() or len(p4) <= n
+            ):  # a graph holds for any number of jets
                 return f(p4, mask, *args, **kwargs)
             return gathered(
                 len(p4),

@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from ..core.files import atomic_path, parse_json
+from ..core.provenance import made_by
 
 # %% ../../nbs/train/checkpoint.ipynb #c009
 def _flatten(optimizer):
@@ -47,12 +48,12 @@ def save_checkpoint(
     optimizer=None,  # its optimiser
     info=None,  # plain numbers and settings; must fit in JSON
 ):
-    """Write model, optimiser and random state to one safetensors file.
+    """Write model, optimiser and random state to one safetensors file, with the versions that made them.
 
     Raises `TypeError` when `info` does not fit in JSON, `OSError` when the disk is full.
     """
     tensors = {f"model.{k}": v for k, v in model.state_dict().items()}
-    plain = {"info": info or {}}
+    plain = {"info": info or {}, "made_by": made_by()}
     if optimizer is not None:
         moments, plain["optimizer"] = _flatten(optimizer)
         tensors |= moments

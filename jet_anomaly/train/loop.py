@@ -22,7 +22,9 @@ from tqdm import tqdm
 from ..core.files import atomic_path
 from ..core.locks import one_writer
 from .checkpoint import load_checkpoint, read_checkpoint, save_checkpoint
+from .disk import BlockOrder, OnDisk
 from .schedules import schedule
+from .threads import threads_for
 
 # %% ../../nbs/train/loop.ipynb #c010
 @dataclass(frozen=True)
@@ -76,8 +78,10 @@ def resident(
 ):
     """The tensors on the device when they fit there.
 
-    Otherwise they are pinned in the host's memory, and copied one batch at a time.
+    Otherwise they are pinned in the host's memory, and copied one batch at a time; what is on disk stays there.
     """
+    if isinstance(data, OnDisk):
+        return data
     if device.type != "cuda":
         return tuple(t.to(device) for t in data)
     size = sum(t.numel() * t.element_size() for t in data)
@@ -225,7 +229,8 @@ def train_epoch(self: Trainer, model, optimizer, accelerator, data, epoch, bar):
     "One pass over shuffled data; the mean of every term."
     model.train()
     means, step, world = _Means(), Step(epoch, self.epochs), accelerator.num_processes
-    order = shuffled(len(data[0]), self.seed, epoch)
+    draw = BlockOrder if isinstance(data, OnDisk) else shuffled
+    order = draw(len(data[0]), self.seed, epoch)
     backward, clip = torch.Tensor.backward, torch.nn.utils.clip_grad_norm_
     if accelerator.scaler:
         backward, clip = (
@@ -438,6 +443,10 @@ def fit(
         raise ValueError("No rows to train on.")
     accelerator = make_accelerator(self.device, self.precision, self.safe)
     self.rows, self.best_weights = len(data[0]), None
+    if isinstance(
+        data, OnDisk
+    ):  # another order of the batches: not the training that began in memory
+        self.identity = self.identity | {"order": "blocks"}
     with torch.random.fork_rng(
         [accelerator.device] if accelerator.device.type == "cuda" else []
     ):  # the caller's random numbers are not ours to use up
@@ -449,7 +458,7 @@ def fit(
             if self.folder and accelerator.is_main_process
             else nullcontext()
         )
-        with alone:
+        with alone, threads_for(model, self.batch_size):
             history = self.run(model, optimizer, accelerator, data, validation or ())
             self.restore_best(model)
     return history

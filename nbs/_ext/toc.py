@@ -1,10 +1,12 @@
-"""Write nbs/_toc.yml, which Jupyter Book reads, from _quarto.yml, the master:  python nbs/_ext/toc.py
+"""Write what follows from _quarto.yml, the master: nbs/_toc.yml, which Jupyter Book reads, and the page of solutions.
 
-The parts and chapters are those of _quarto.yml; the pages only Jupyter Book makes (API, bibliography) go to the last part, Back.
+Run as  python nbs/_ext/toc.py. The parts and chapters are those of _quarto.yml; the pages only Jupyter Book makes
+(API, bibliography) go to the last part, Back.
 """
 
 from pathlib import Path
 
+import solutions
 import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -48,3 +50,4 @@ if __name__ == "__main__":
     (NBS / "_toc.yml").write_text(
         head + yaml.safe_dump(toc(book), sort_keys=False, allow_unicode=True), encoding="utf-8"
     )
+    solutions.write()
