@@ -13,6 +13,7 @@ from contextlib import contextmanager
 import torch
 
 # %% ../../nbs/train/threads.ipynb #th06
+#| code-fold: true
 PER_THREAD = 10**9  # operations of a step for which a thread is worth its meetings
 
 
