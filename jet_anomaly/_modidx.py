@@ -2936,4 +2936,10 @@ d = { 'settings': { 'branch': 'main',
                                                                                         'jet_anomaly/train/sets.py'),
                                         'jet_anomaly.train.sets.SetNetwork.forward': ( 'train/sets.html#setnetwork.forward',
                                                                                        'jet_anomaly/train/sets.py'),
-                                        'jet_anomaly.train.sets.perceptron': ('train/sets.html#perceptron', 'jet_anomaly/train/sets.py')}}}
+                                        'jet_anomaly.train.sets.perceptron': ('train/sets.html#perceptron', 'jet_anomaly/train/sets.py')},
+            'jet_anomaly.train.threads': { 'jet_anomaly.train.threads.operations': ( 'train/threads.html#operations',
+                                                                                     'jet_anomaly/train/threads.py'),
+                                           'jet_anomaly.train.threads.suited_threads': ( 'train/threads.html#suited_threads',
+                                                                                         'jet_anomaly/train/threads.py'),
+                                           'jet_anomaly.train.threads.threads_for': ( 'train/threads.html#threads_for',
+                                                                                      'jet_anomaly/train/threads.py')}}}

@@ -123,7 +123,8 @@ def dispatched(function, args, kwargs):
     mapped(flat.append, torch.Tensor, [args, [*kwargs.values()]])
     check(function, flat)
     there = any(isinstance(t, There) for t in flat)
-    if META and device is not None and device.type == "meta":
+    named = META and device is not None and device.type == "meta"
+    if named or any(t.device.type == "meta" for t in flat):  # tensors without numbers
         return function(*args, **kwargs)
     if there:
         args = mapped(lambda t: t.here, There, args)

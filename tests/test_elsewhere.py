@@ -10,7 +10,7 @@ elsewhere = pytest.importorskip("elsewhere", reason="this torch has no dispatch 
 
 from test_contract import toy_jets  # noqa: E402
 
-from jet_anomaly.detect.detector import detector_class, detector_names, make_detector  # noqa: E402
+from jet_anomaly.detect.detector import detector_class, detector_names, load_detector, make_detector  # noqa: E402
 
 TRAIN, HELD_OUT, TEST = toy_jets(120, 0), toy_jets(20, 2), toy_jets(12, 1)
 
@@ -64,7 +64,7 @@ def test_code_that_moves_its_data_computes_as_before(gpu):
 @pytest.mark.parametrize("name", detector_names())
 @pytest.mark.filterwarnings("ignore:PyTorch was compiled without cuDNN")
 @pytest.mark.filterwarnings("ignore::jet_anomaly.detect.background.OutsideWindow")
-def test_data_follows_a_detector(gpu, name):
+def test_data_follows_a_detector(gpu, name, tmp_path):
     "Trained and scored there by default, it comes back; where somebody has put it, its own inputs are found."
     detector = make_detector(name, **detector_class(name).small)
     detector.fit(TRAIN, HELD_OUT, epochs=1, batch_size=120, progress=False)
@@ -80,7 +80,8 @@ def test_data_follows_a_detector(gpu, name):
         found = detector.scores(TEST, device=device)
         assert detector.device == gpu
         for k, v in expected.items():
-            np.testing.assert_allclose(found[k], v, rtol=2e-3, atol=2e-3 * max(v.std(), 1e-6))
+            np.testing.assert_allclose(found[k], v, rtol=1e-2, atol=1e-2 * max(v.std(), 1e-6))
     if hasattr(detector, "generate"):
         jets = detector.generate(4, steps=1)
         assert len(jets) == 4 and detector.device == gpu
+    assert load_detector(detector.save(tmp_path)).device.type == "cpu"

@@ -33,7 +33,7 @@ def _hdf5(path):
         return {"kind": "scores", "columns": columns, **plain, "made_by": made}
     raise ValueError(f"{path} holds {columns[:20]}: no jets and no scores of this library.")
 
-# %% ../../nbs/cli/show.ipynb #s008
+# %% ../../nbs/cli/show.ipynb #s008a
 #| code-fold: true
 def _detector(folder):
     "What a saved detector says of itself."
@@ -59,11 +59,10 @@ DESCRIBED = {  # file → kind, and what is shown of it
     "board.json": ("board", ("made", "missing", "made_by")),
     "scan.json": ("scan", ("detector", "option", "options", "settings", "jets", "made_by")),
 }
-
-
 CHECKPOINTS = "last.safetensors", "best.safetensors"
 
-
+# %% ../../nbs/cli/show.ipynb #s008
+#| code-fold: true
 def _checkpoint(path):
     "What a training has reached."
     from jet_anomaly.train.checkpoint import read_checkpoint

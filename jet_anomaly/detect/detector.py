@@ -133,7 +133,8 @@ def columns(
         return _tensors(part, self.representation.needs)
 
     device = self.device if device is None else device
-    return gather_columns((tuple(t.to(device) for t in one(p)) for p in blocks(jets)), n_jets(jets))
+    made = (tuple(t.to(device) for t in one(p)) for p in blocks(jets))
+    return gather_columns(made, n_jets(jets), np.inf if isinstance(jets, Jets) else None)
 
 # %% ../../nbs/detect/detector.ipynb #c016s1
 @patch

@@ -16,7 +16,7 @@ from .detector import Detector, blocks, register
 from ..represent.images import JetImages
 from ..train.loop import History, Step
 
-# %% ../../nbs/detect/pixels.ipynb #c009
+# %% ../../nbs/detect/pixels.ipynb #c009a
 #| code-fold: true
 def _conv(a, b):
     return [nn.Conv2d(a, b, 3, padding=1), nn.ReLU()]
@@ -33,7 +33,8 @@ def _from_code(maps, side, hidden, encoding):
     dense = nn.Linear(encoding, hidden), nn.ReLU(), nn.Linear(hidden, maps * side**2)
     return [*dense, nn.ReLU(), nn.Unflatten(1, (maps, side, side))]
 
-
+# %% ../../nbs/detect/pixels.ipynb #c009
+#| code-fold: true
 def published_network(
     pixels=40,  # per side; a multiple of 4
     width=128,  # feature maps

@@ -12,10 +12,12 @@ __all__ = ['BY_TOYS_BELOW', 'LEVEL', 'SPARSE', 'LEAST_EVENTS', 'signal_template'
 import warnings
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 
+from ..core.workers import spread
 from jet_anomaly.search.background import (
     FAILED,
     SQRT_S,
@@ -278,9 +280,9 @@ def _spread(counts, ranges, shape, executor):
     if executor is None:
         return scan_toys(counts, ranges, shape)
     parts = np.array_split(counts, min(len(counts), 16))
-    return np.concatenate(
-        [f.result() for f in [executor.submit(scan_toys, p, ranges, shape) for p in parts]]
-    )
+    work = partial(scan_toys, ranges=ranges, shape=shape)
+    done = dict(spread(work, parts, executor=executor))
+    return np.concatenate([done[i] for i in range(len(parts))])
 
 # %% ../../nbs/search/bump.ipynb #bmp036
 #| code-fold: true

@@ -24,6 +24,7 @@ from ..core.locks import one_writer
 from .checkpoint import load_checkpoint, read_checkpoint, save_checkpoint
 from .disk import BlockOrder, OnDisk
 from .schedules import schedule
+from .threads import threads_for
 
 # %% ../../nbs/train/loop.ipynb #c010
 @dataclass(frozen=True)
@@ -457,7 +458,7 @@ def fit(
             if self.folder and accelerator.is_main_process
             else nullcontext()
         )
-        with alone:
+        with alone, threads_for(model, self.batch_size):
             history = self.run(model, optimizer, accelerator, data, validation or ())
             self.restore_best(model)
     return history

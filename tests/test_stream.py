@@ -1,0 +1,44 @@
+"""A training on the command line that holds neither its jets nor what the network sees of them in memory."""
+
+import json
+
+import numpy as np
+
+from jet_anomaly.cli import detectors
+from jet_anomaly.cli.main import main
+from jet_anomaly.data.sample import packaged_jets
+from jet_anomaly.detect.detector import load_detector
+from jet_anomaly.train import disk
+
+
+def test_train_streams_a_large_file(tmp_path, monkeypatch):
+    jets = packaged_jets("qcd", 1500)
+    jets.to_hdf5(tmp_path / "jets.h5")
+    monkeypatch.setattr(detectors, "LOADED", 1000)
+    monkeypatch.setenv("JET_ANOMALY_MEMORY", "0")
+    made = []
+    mapped = disk._mapped
+    monkeypatch.setattr(disk, "_mapped", lambda *a: made.append(a) or mapped(*a))
+    words = ["train", "vae", tmp_path / "jets.h5", "--out", tmp_path / "vae", "--epochs", 2]
+    words += [
+        "--validation",
+        0.2,
+        "--set",
+        "hidden=16,8",
+        "--quiet",
+        "--device",
+        "cpu",
+        "--seed",
+        5,
+    ]
+    assert main([str(w) for w in words]) == 0
+    said = json.loads((tmp_path / "vae" / "config.json").read_text())
+    assert said["provenance"]["training"]["jets"] == 1200
+    assert [n for *_, n in made] == [1200, 300], "the columns were not on disk"
+    # the held-out jets are those that Jets.split holds out
+    detector, (_, held_out) = load_detector(tmp_path / "vae"), jets.split(0.8, 0.2, seed=5)
+    np.testing.assert_allclose(
+        np.sort(detector.background.scores["loss"]),
+        np.sort(detector.anomaly_score(held_out, "loss", device="cpu")),
+        rtol=1e-5,
+    )
