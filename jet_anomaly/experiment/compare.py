@@ -81,7 +81,8 @@ TWINS = {
     "ebm": "multiplicity",
     "pca": "mean_square",
     "isolation_forest": "mass",
-    "pseudo_decay": "−τ21",
+    "pseudo_decay": "−D2",
+    "both_ways": "−D2",
 }
 
 
@@ -148,7 +149,8 @@ def _fit_detector(job, tests):
         history = detector.fit(jets, held_out, seed=job["seed"], progress=False, **job["settings"])
     seconds = time.perf_counter() - began
     samples = tests | {"held_out": held_out}
-    arrays, per_jet = _score_all(detector.scores, samples)
+    also = [job["score"]] if job["score"] else []  # one with a leak is made on request only
+    arrays, per_jet = _score_all(lambda j: detector.scores(j, also=also), samples)
     weighted = {k: jets.weight for k, jets in samples.items() if jets.weight is not None}
     arrays |= {f"{name}/weight": w for name, w in weighted.items()}
     return arrays, {
