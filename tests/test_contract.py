@@ -18,8 +18,9 @@ from jet_anomaly.jet.jets import Jets
 from jet_anomaly.train.loop import Step
 
 NAMES = detector_names()
-# all tests of a detector run in one process, which trains it once
-EACH = [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in NAMES]
+# all tests of a detector run in one process, which trains it once; so do those of one family of kernels
+GROUPS = {"both_ways": "prongs", "pseudo_decay": "prongs", "oe_vae": "prongs"}
+EACH = [pytest.param(n, marks=pytest.mark.xdist_group(GROUPS.get(n, n))) for n in NAMES]
 DEVICES = ["cpu"] + (["cuda"] if torch.cuda.is_available() else [])
 
 

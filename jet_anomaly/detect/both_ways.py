@@ -54,7 +54,7 @@ def surprise(
     knots,  # (levels,)
     excess,  # see `tail_of`
 ):  # (jets,) float64
-    "−log of the share of ordinary jets that score as high or higher; @eq-surprise."
+    "−log of the share of ordinary jets that score as high or higher, with an exponential tail."
     levels = -torch.from_numpy(np.log(LEVELS)).to(s.device)
     s = s.double()
     right = torch.searchsorted(knots, s.contiguous(), right=True).clamp(1, len(knots) - 1)
