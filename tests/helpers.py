@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -87,3 +88,21 @@ def copy(to):
     run(*git, "add", "-A", cwd=to)
     run(*git, "commit", "-qm", "as it stands", cwd=to)
     return to
+
+
+def execute(chapter, output, around=nullcontext):
+    "Run a chapter in this process; its output goes to a file, its children are killed with it."
+    os.setsid()
+    with open(output, "w") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    os.chdir(ROOT)
+    from nbdev.config import get_config
+    from nbdev.test import test_nb
+
+    config = get_config()
+    with around():
+        flags = config.tst_flags.split()
+        ok, _ = test_nb(Path(chapter), skip_flags=flags, basepath=config.config_path)
+    sys.stdout.flush()
+    sys.exit(not ok)

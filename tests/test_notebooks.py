@@ -3,31 +3,12 @@
 import multiprocessing
 import os
 import signal
-import sys
-from pathlib import Path
 
 import pytest
-from helpers import CHAPTERS, ROOT, name
+from helpers import CHAPTERS, execute, name
 
 # what most chapters import; a chapter's process starts as a copy of one that has them
 HEAVY = "nbdev.test torch accelerate matplotlib.pyplot numba scipy.stats sklearn.ensemble h5py"
-
-
-def execute(chapter, output):
-    "Run a chapter in this process; its output goes to a file, its children are killed with it."
-    os.setsid()
-    with open(output, "w") as file:
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
-    os.chdir(ROOT)
-    from nbdev.config import get_config
-    from nbdev.test import test_nb
-
-    config = get_config()
-    flags = config.tst_flags.split()
-    ok, _ = test_nb(Path(chapter), skip_flags=flags, basepath=config.config_path)
-    sys.stdout.flush()
-    sys.exit(not ok)
 
 
 @pytest.fixture(scope="module")

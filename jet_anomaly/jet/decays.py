@@ -15,8 +15,8 @@ from ..core.kernels import jit
 from .history import subjets
 from .jets import Jets, concatenate
 from .kinematics import from_pt_eta_phi, mass
-from .library import Library, axis_of, boosted, cylinder, jet_radius, wrapped
 from .phase_space import TOPOLOGIES
+from .subjets import Library, axis_of, boosted, cylinder, jet_radius, wrapped
 
 # %% ../../nbs/jet/decays.ipynb #c026
 @jit

@@ -17,24 +17,12 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests"))
 
 
-def execute(chapter, output=os.devnull):
-    "In this process: all cells of a chapter that are not marked `eval: false`, on the GPU that is not there."
-    os.setsid()
-    with open(output, "w") as file:
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
-    os.chdir(ROOT)
+def execute(chapter, output):
+    "All cells of a chapter that are not marked `eval: false`, on the GPU that is not there."
+    import helpers
     from elsewhere import gpu
-    from nbdev.config import get_config
-    from nbdev.test import test_nb
 
-    config = get_config()
-    with gpu():
-        ok, _ = test_nb(
-            Path(chapter), skip_flags=config.tst_flags.split(), basepath=config.config_path
-        )
-    sys.stdout.flush()
-    sys.exit(not ok)
+    helpers.execute(chapter, output, gpu)
 
 
 if __name__ == "__main__":
