@@ -18,6 +18,30 @@ def cache(tmp_path_factory):
     os.environ.setdefault("JET_ANOMALY_CACHE", str(shared / "cache"))
 
 
+# Groups that begin first: the longest, and the one that compiles most kernels, which the others then find in the cache.
+FIRST = "book", "prongs", "simulate", "types"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    "Put the tests in order, before they are dealt out to the test processes."
+
+    def rank(item):
+        group = next((m.args[0] for m in item.iter_markers("xdist_group")), None)
+        return FIRST.index(group) if group in FIRST else len(FIRST)
+
+    for item in items:
+        if "dcor" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group("dcor"))
+    items.sort(key=rank)
+
+
+@pytest.fixture(scope="session")
+def dcor():
+    "An independent package that compiles itself for seconds when it is imported: in one test process only."
+    return pytest.importorskip("dcor")
+
+
 BUILD = """
 import sys
 from jupyter_book.cli.main import main
