@@ -1,5 +1,6 @@
 """Fixtures shared by several files: the cache of the test run, the built book."""
 
+import multiprocessing
 import os
 import re
 
@@ -40,6 +41,24 @@ def pytest_collection_modifyitems(items):
 def dcor():
     "An independent package that compiles itself for seconds when it is imported: in one test process only."
     return pytest.importorskip("dcor")
+
+
+# what most chapters and commands import; their processes start as copies of one that has them
+HEAVY = "nbdev.test torch accelerate matplotlib.pyplot numba scipy.stats sklearn.ensemble h5py"
+
+
+@pytest.fixture(scope="session")
+def processes(cache):
+    "Processes that begin with the heavy imports done; forked from one that runs nothing, so that no lock is held."
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(HEAVY.split())
+    with pytest.MonkeyPatch.context() as patch:  # the server keeps the environment it starts with
+        patch.setenv("MPLBACKEND", "agg")
+        patch.setenv("OMP_NUM_THREADS", "1")
+        first = context.Process(target=abs, args=(0,))
+        first.start()
+        first.join()
+    return context
 
 
 BUILD = """
