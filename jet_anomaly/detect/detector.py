@@ -186,7 +186,7 @@ def training_columns(self: Detector, jets, training=True):
     groups += [p.columns(self, jets, training) for p in self.penalties]
     self.counts = tuple(map(len, groups))
     columns = tuple(t for g in groups for t in g)
-    return groups[0].with_columns(columns) if isinstance(groups[0], OnDisk) else columns
+    return OnDisk(columns) if isinstance(groups[0], OnDisk) else columns
 
 
 @patch
@@ -242,6 +242,7 @@ def fit(
     if "best_from" not in self.recipe | settings:
         trainer.best_from = max(part.full_from() for part in (self, *self.penalties))
     self._identify(trainer, jets, first, weights[0])
+    del first  # a block of jets, which a training need not hold
     try:
         self.history = self.learn(jets, validation, trainer)
     finally:
@@ -258,7 +259,7 @@ def _enough(jets, weights):
     "True if there are enough jets for a `Background`."
     if weights is not None:
         return effective_size(weights) >= FEWEST
-    return sum(len(part) for part in blocks(jets)) >= FEWEST
+    return n_jets(jets) >= FEWEST
 
 
 @patch
