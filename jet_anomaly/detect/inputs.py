@@ -186,6 +186,7 @@ class Penalty(nn.Module):
     "A term added to the loss of a batch."
 
     name = "penalty"
+    records = False  # true where it is made of PyTorch's operations alone: see `train.record`
     weighs = False  # true where `forward` takes the weights of the jets as its last argument
 
     def full_from(self):

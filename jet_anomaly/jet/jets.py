@@ -474,7 +474,7 @@ def _read_slice(data, meta, where):
         dict(meta),
     )
 
-# %% ../../nbs/jet/jets.ipynb #c047
+# %% ../../nbs/jet/jets.ipynb #c047a
 #| code-fold: true
 @patch(cls_method=True)
 def from_hdf5(
@@ -500,7 +500,8 @@ def blocks(
         for start in range(0, len(data["p4"]), size):
             yield _read_slice(data, meta, slice(start, start + size))
 
-
+# %% ../../nbs/jet/jets.ipynb #c047
+#| code-fold: true
 def count_jets(
     path,  # file written by `to_hdf5` or `JetWriter`
 ) -> int:
