@@ -6,7 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import pytest
@@ -90,6 +90,33 @@ def copy(to):
     return to
 
 
+@contextmanager
+def house_colours():
+    "Within it, a legend with a class of jets or a detector in a colour that is not its own is an error."
+    from matplotlib.axes import Axes
+    from matplotlib.colors import to_hex
+
+    from jet_anomaly.evaluate import colours
+
+    draw = Axes.legend
+
+    def checked(ax, *args, **kwargs):
+        for handle, label in zip(*ax.get_legend_handles_labels()):
+            seen = next(filter(None, map(colours._main, colours._parts(handle))), None)
+            own = colours.looks([label])[label][0]
+            if colours.meaning(label) and seen not in (None, to_hex(own)):
+                raise AssertionError(
+                    f"{label} is {seen} and not {own}: draw the legend with evaluate.colours.legend"
+                )
+        return draw(ax, *args, **kwargs)
+
+    Axes.legend = checked
+    try:
+        yield
+    finally:
+        Axes.legend = draw
+
+
 def execute(chapter, output, around=nullcontext):
     "Run a chapter in this process; its output goes to a file, its children are killed with it."
     os.setsid()
@@ -101,7 +128,7 @@ def execute(chapter, output, around=nullcontext):
     from nbdev.test import test_nb
 
     config = get_config()
-    with around():
+    with around(), house_colours():
         flags = config.tst_flags.split()
         ok, _ = test_nb(Path(chapter), skip_flags=flags, basepath=config.config_path)
     sys.stdout.flush()
