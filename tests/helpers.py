@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import pytest
@@ -137,6 +137,33 @@ class Command:
         return self.read()
 
 
+@contextmanager
+def house_colours():
+    "Within it, a legend with a class of jets or a detector in a colour that is not its own is an error."
+    from matplotlib.axes import Axes
+    from matplotlib.colors import to_hex
+
+    from jet_anomaly.evaluate import colours
+
+    draw = Axes.legend
+
+    def checked(ax, *args, **kwargs):
+        for handle, label in zip(*ax.get_legend_handles_labels()):
+            seen = next(filter(None, map(colours._main, colours._parts(handle))), None)
+            own = colours.looks([label])[label][0]
+            if colours.meaning(label) and seen not in (None, to_hex(own)):
+                raise AssertionError(
+                    f"{label} is {seen} and not {own}: draw the legend with evaluate.colours.legend"
+                )
+        return draw(ax, *args, **kwargs)
+
+    Axes.legend = checked
+    try:
+        yield
+    finally:
+        Axes.legend = draw
+
+
 def execute(chapter, output, around=nullcontext):
     "Run a chapter in this process; its output goes to a file, its children are killed with it."
     os.setsid()
@@ -148,7 +175,7 @@ def execute(chapter, output, around=nullcontext):
     from nbdev.test import test_nb
 
     config = get_config()
-    with around():
+    with around(), house_colours():
         flags = config.tst_flags.split()
         ok, _ = test_nb(Path(chapter), skip_flags=flags, basepath=config.config_path)
     sys.stdout.flush()

@@ -14,9 +14,9 @@ import numpy as np
 from markupsafe import Markup
 from matplotlib.ticker import LogLocator, MaxNLocator
 
+from .colours import PALETTE, looks
 from .metrics import roc
 from .pages import TEMPLATES
-from .plots import PALETTE
 
 # %% ../../nbs/evaluate/interactive.ipynb #ia06
 class Curve(NamedTuple):
@@ -136,7 +136,7 @@ def _picture(panel):
     "What the template needs to know of a panel."
     axes = _axes_of(panel)
     names = list(dict.fromkeys(c.name for c in [*panel.still, *panel.frames[0]] if c.name))
-    colour = dict(zip(names, PALETTE))
+    colour = {name: c for name, (c, _) in looks(names).items()}
 
     def drawn(curves, unnamed):
         return [

@@ -33,7 +33,8 @@ from jet_anomaly.evaluate.metrics import (
 )
 
 # %% ../../nbs/experiment/board.ipynb #c003s1
-from ..evaluate.plots import PALETTE, styled
+from ..evaluate.colours import looks
+from ..evaluate.plots import styled
 from ..evaluate.results import hardware
 from .trials import NOT_AVAILABLE
 from ..jet.jets import Jets
@@ -326,8 +327,9 @@ def front(
         i for i in np.argsort(x) if not ((y > y[i]) & (x <= x[i]) | (y >= y[i]) & (x < x[i])).any()
     ]
     ax.step(x[best], y[best], where="post", color="grey", lw=1, ls="-")
+    found = looks(r["entry"] for r in rows)
     for i, r in enumerate(rows):
-        colour = PALETTE[i % len(PALETTE)]
+        colour = found[r["entry"]][0]
         ax.errorbar(
             x[i], y[i], [[y[i] - r["auc"][1]], [r["auc"][2] - y[i]]], fmt="o", color=colour, ls=""
         )
