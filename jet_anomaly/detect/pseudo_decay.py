@@ -160,9 +160,7 @@ class PseudoDecayConfig:
         0.8,
     )  # shares of the subjets that may be prongs, the cleanest, in turns
     two_prong_weight: float = 0.5  # of decays into two prongs, others weigh 1
-    narrow: float = (
-        0.05  # share of the decays' weight that goes to further ones, into two thin prongs
-    )
+    narrow: float = 0.05  # share of the weight of further decays, into two thin prongs
     planing: bool = True  # weight both classes to one mass spectrum
     monotone: bool = True  # constrain the trees to `DIRECTIONS`
     ratio: float = 3.0  # pseudo-decays per training jet
@@ -226,7 +224,7 @@ def learn(self: PseudoDecay, jets, validation, trainer):
         setattr(self, name, torch.from_numpy(np.asarray(a)).to(self.constant.device))
     return History()
 
-# %% ../../nbs/detect/pseudo_decay.ipynb #c022
+# %% ../../nbs/detect/pseudo_decay.ipynb #c022a
 THINNEST = 0.1  # share of the subjets that stand for the thin prongs of `narrow` decays
 
 
@@ -249,7 +247,7 @@ def decays(
         out.append((thin, narrow, np.ones(k)))
     return out
 
-
+# %% ../../nbs/detect/pseudo_decay.ipynb #c022
 @patch
 def classes(
     self: PseudoDecay,
