@@ -3010,4 +3010,6 @@ d = { 'settings': { 'branch': 'main',
                                            'jet_anomaly.train.threads.suited_threads': ( 'train/threads.html#suited_threads',
                                                                                          'jet_anomaly/train/threads.py'),
                                            'jet_anomaly.train.threads.threads_for': ( 'train/threads.html#threads_for',
-                                                                                      'jet_anomaly/train/threads.py')}}}
+                                                                                      'jet_anomaly/train/threads.py')},
+            'jet_anomaly.train.whole': { 'jet_anomaly.train.whole.whole_batch': ( 'train/whole.html#whole_batch',
+                                                                                  'jet_anomaly/train/whole.py')}}}
