@@ -41,6 +41,10 @@ class DisCo(Penalty):
         self.register_buffer("memory", torch.zeros(3, 0), persistent=False)
         schedule(ramp)
 
+    @property
+    def records(self):
+        return not self.batch  # jets of earlier batches are kept by Python
+
     def extra_repr(self):
         return (
             f"{self.observable}, weight={self.weight}, term={self.term}, ramp={self.ramp}, "
