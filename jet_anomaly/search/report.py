@@ -8,6 +8,7 @@ __all__ = ['search_point', 'write_search', 'plot_features']
 # %% ../../nbs/search/report.ipynb #rpt003
 import hashlib
 import json
+import shutil
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -32,11 +33,11 @@ def search_point(
     toys=1000,
     seed=0,
     executor=None,
+    folder=None,  # of finished parts of the toys
 ) -> dict:
     "Hunt and limits of one spectrum, fit for JSON, with pictures. Raises as `hunt_counts` does."
-    hunt = hunt_counts(
-        counts, edges, widths=widths, toys=toys if opened else 20, seed=seed, executor=executor
-    )
+    how = dict(toys=toys if opened else 20, seed=seed, executor=executor, folder=folder)
+    hunt = hunt_counts(counts, edges, widths=widths, **how)
     masses = hunt.masses[:: max(1, len(hunt.masses) // 8)]
     limits = scan_limits(counts, edges, masses, widths, parameters=hunt.parameters)
     tables = {f"{w:g}": hepdata_table(x) for w, x in zip(widths, limits)}
@@ -113,8 +114,11 @@ def _kept(out, counts, edges, settings, executor):
     widths, opened, _, toys, seed = settings
     said = json.dumps([2, counts.tolist(), edges.tolist(), list(settings)])  # 2: this layout
     path = out / "points" / f"{hashlib.sha256(said.encode()).hexdigest()[:16]}.json"
+    unfinished = path.with_suffix("")  # parts of the toys, until the point is complete
     if not path.is_file():
-        _write(path, json.dumps(search_point(counts, edges, widths, opened, toys, seed, executor)))
+        made = search_point(counts, edges, widths, opened, toys, seed, executor, unfinished)
+        _write(path, json.dumps(made))
+    shutil.rmtree(unfinished, ignore_errors=True)
     return json.loads(path.read_text(encoding="utf-8"))
 
 # %% ../../nbs/search/report.ipynb #rpt021
