@@ -16,7 +16,6 @@ from functools import partial
 from typing import NamedTuple
 
 import numpy as np
-from .toys import in_parts
 
 from jet_anomaly.search.background import (
     FAILED,
@@ -31,6 +30,7 @@ from jet_anomaly.search.background import (
     window_bins,
 )
 from .counting import poisson_z, significance, tail_probability
+from .toys import in_parts
 
 # %% ../../nbs/search/bump.ipynb #bmp004
 from scipy import stats

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from markupsafe import Markup
 
-from ..core.files import atomic_path
+from ..core.files import atomic_path, remove_unfinished
 from ..core.provenance import made_by
 from ..core.workers import Workers
 from ..evaluate.pages import figure, page, table
@@ -75,6 +75,7 @@ def write_search(
     "Search a spectrum before and after cuts: writes search.json and search.html. Raises `ValueError`."
     if window is None and not unblind:
         raise ValueError("The search is closed: name the window to keep closed, or say unblind.")
+    remove_unfinished(out, below=True)
     mass = np.asarray(mass, np.float64)
     edges = default_edges(mass) if edges is None else np.asarray(edges, np.float64)
     folds = make_folds(len(mass), seed=seed)

@@ -301,7 +301,8 @@ class Case:
                 self.different += 1
                 self.note(f"{name} {'differs' if name in found else 'is missing'}")
                 break
-        if litter and self.seconds < 1 and self.name != "fetch":  # which has nothing left to write
+        few = self.seconds < 1 or self.swept < 5
+        if litter and few and self.name != "fetch":  # which has nothing left to write
             self.swept_up(place, litter)
         shutil.rmtree(place)
 
