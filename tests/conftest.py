@@ -1,5 +1,6 @@
 """Fixtures shared by several files: the cache of the test run, the built book."""
 
+import multiprocessing
 import os
 import re
 
@@ -16,6 +17,48 @@ def cache(tmp_path_factory):
     base = tmp_path_factory.getbasetemp()
     shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
     os.environ.setdefault("JET_ANOMALY_CACHE", str(shared / "cache"))
+
+
+# Groups that begin first: the longest, and the one that compiles most kernels, which the others then find in the cache.
+FIRST = "book", "prongs", "simulate", "types"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    "Put the tests in order, before they are dealt out to the test processes."
+
+    def rank(item):
+        group = next((m.args[0] for m in item.iter_markers("xdist_group")), None)
+        return FIRST.index(group) if group in FIRST else len(FIRST)
+
+    for item in items:
+        if "dcor" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group("dcor"))
+    items.sort(key=rank)
+
+
+@pytest.fixture(scope="session")
+def dcor():
+    "An independent package that compiles itself for seconds when it is imported: in one test process only."
+    return pytest.importorskip("dcor")
+
+
+# what most chapters and commands import; their processes start as copies of one that has them
+HEAVY = "nbdev.test torch accelerate matplotlib.pyplot numba scipy.stats sklearn.ensemble h5py"
+
+
+@pytest.fixture(scope="session")
+def processes(cache):
+    "Processes that begin with the heavy imports done; forked from one that runs nothing, so that no lock is held."
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(HEAVY.split())
+    with pytest.MonkeyPatch.context() as patch:  # the server keeps the environment it starts with
+        patch.setenv("MPLBACKEND", "agg")
+        patch.setenv("OMP_NUM_THREADS", "1")
+        first = context.Process(target=abs, args=(0,))
+        first.start()
+        first.join()
+    return context
 
 
 BUILD = """

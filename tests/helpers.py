@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
@@ -88,6 +89,52 @@ def copy(to):
     run(*git, "add", "-A", cwd=to)
     run(*git, "commit", "-qm", "as it stands", cwd=to)
     return to
+
+
+def _command(words, output, prepare):
+    os.setsid()
+    for stream, path in zip((1, 2), output):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)
+    prepare()
+    from jet_anomaly.cli.main import main
+
+    sys.exit(main([str(w) for w in words]))
+
+
+class Command:
+    "The command line in a process that begins with the heavy imports done, as `subprocess.Popen` would run it."
+
+    def __init__(
+        self,
+        processes,  # the fixture
+        *words,
+        prepare=dict,  # called first
+    ):
+        self.output = [Path(tempfile.mkdtemp()) / name for name in ("out", "err")]
+        self.process = processes.Process(target=_command, args=(words, self.output, prepare))
+        self.process.start()
+        self.pid = self.process.pid
+
+    def poll(self):
+        return self.process.exitcode
+
+    returncode = property(poll)
+
+    def wait(self, seconds):
+        "Exit status, negative for the signal that ended it; fails when it takes longer."
+        self.process.join(seconds)
+        if self.process.is_alive():
+            os.killpg(self.pid, signal.SIGKILL)
+            pytest.fail(f"took longer than {seconds} s: {self.read()}", pytrace=False)
+        return self.returncode
+
+    def read(self):
+        "Standard output and error so far."
+        return [p.read_text() if p.is_file() else "" for p in self.output]
+
+    def communicate(self, timeout):
+        self.wait(timeout)
+        return self.read()
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 import json
 import re
 
-import dcor
 import numpy as np
 import pytest
 import torch
@@ -195,7 +194,7 @@ def test_matched_spectra_are_equal(seed, bins):
 
 @few
 @given(st.integers(2, 60), seeds, st.booleans())
-def test_distance_correlation_equals_dcor(n, seed, ties):
+def test_distance_correlation_equals_dcor(dcor, n, seed, ties):
     rng = np.random.default_rng(seed)
     x = rng.normal(size=n)
     y = x**2 + rng.normal(size=n)
@@ -394,7 +393,7 @@ def samples(n=600):
     return one(0), {"top": one(1), "w & <script>": one(0.5)}
 
 
-def test_a_report_is_whole_and_repeatable(tmp_path):
+def test_a_report_is_whole_and_repeatable(tmp_path, dcor):
     background, signals = samples()
     pages = []
     for folder in "first", "second":

@@ -4,17 +4,15 @@ import json
 import os
 import resource
 import signal
-import subprocess
-import sys
 import time
+from functools import partial
 
 import numpy as np
 import pytest
+from helpers import Command
 
 from jet_anomaly.detect.detector import load_detector
 from jet_anomaly.jet.jets import Jets
-
-CLI = [sys.executable, "-c", "import sys; from jet_anomaly.cli.main import main; sys.exit(main())"]
 
 
 def toy(n=2000, seed=0, width=25):
@@ -25,17 +23,12 @@ def toy(n=2000, seed=0, width=25):
     )
 
 
-def command(*words, **options):
-    return subprocess.Popen(
-        [*CLI, *map(str, words)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        **options,
-    )
+@pytest.fixture
+def command(processes):
+    return partial(Command, processes)
 
 
-def test_a_killed_training_goes_on_to_the_same_bits(tmp_path):
+def test_a_killed_training_goes_on_to_the_same_bits(tmp_path, command):
     toy().to_hdf5(tmp_path / "qcd.h5")
     words = (
         "train",
@@ -58,8 +51,8 @@ def test_a_killed_training_goes_on_to_the_same_bits(tmp_path):
         history.exists() and len(history.read_text().splitlines()) > 3
     ):
         time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait(60)
     assert process.returncode == -signal.SIGKILL, "it ended before it could be killed"
     assert not (tmp_path / "broken/config.json").exists()  # not a detector yet
     again = command(*words, "--out", tmp_path / "broken")
@@ -81,7 +74,7 @@ def small_disk():
 
 
 @pytest.mark.skipif(os.name != "posix", reason="limits of file size are POSIX")
-def test_a_full_disk_is_one_line_and_no_file(tmp_path):
+def test_a_full_disk_is_one_line_and_no_file(tmp_path, command):
     toy().to_hdf5(tmp_path / "jets.h5")
     np.savez(tmp_path / "mine.npz", p4=toy().p4)
     process = command(
@@ -91,14 +84,14 @@ def test_a_full_disk_is_one_line_and_no_file(tmp_path):
         "--out",
         tmp_path / "out.h5",
         "--quiet",
-        preexec_fn=small_disk,
+        prepare=small_disk,
     )
     out, err = process.communicate(timeout=200)
     assert process.returncode == 1 and len(err.strip().splitlines()) == 1, err
     assert sorted(p.name for p in tmp_path.iterdir()) == ["jets.h5", "mine.npz"]
 
 
-def test_a_file_cut_short_is_an_error_of_one_line(tmp_path):
+def test_a_file_cut_short_is_an_error_of_one_line(tmp_path, command):
     whole = toy().to_hdf5(tmp_path / "jets.h5").read_bytes()
     for share in (0.02, 0.3, 0.9):
         (tmp_path / "short.h5").write_bytes(whole[: int(share * len(whole))])
@@ -113,7 +106,7 @@ def test_a_file_cut_short_is_an_error_of_one_line(tmp_path):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="process groups are POSIX")
-def test_an_interrupted_scan_goes_on_and_leaves_no_process(tmp_path):
+def test_an_interrupted_scan_goes_on_and_leaves_no_process(tmp_path, command):
     toy(800).to_hdf5(tmp_path / "qcd.h5")
     words = (
         "scan",
@@ -140,7 +133,7 @@ def test_an_interrupted_scan_goes_on_and_leaves_no_process(tmp_path):
         "--quiet",
         "--json",
     )
-    run = command(*words, start_new_session=True)
+    run = command(*words)
     finished = lambda: {p: p.stat().st_mtime_ns for p in tmp_path.glob("scan/*/*/result.json")}
     until = time.monotonic() + 200
     while time.monotonic() < until and not finished() and run.poll() is None:
@@ -166,11 +159,11 @@ def test_an_interrupted_scan_goes_on_and_leaves_no_process(tmp_path):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="limits of file size are POSIX")
-def test_a_training_on_a_full_disk_goes_on_when_there_is_room(tmp_path):
+def test_a_training_on_a_full_disk_goes_on_when_there_is_room(tmp_path, command):
     toy(500).to_hdf5(tmp_path / "qcd.h5")
     words = ("train", "vae", tmp_path / "qcd.h5", "--epochs", 2, "--device", "cpu", "--quiet")
     words += ("--set", "hidden=[64]", "--out", tmp_path / "run")
-    process = command(*words, preexec_fn=small_disk)
+    process = command(*words, prepare=small_disk)
     _, err = process.communicate(timeout=200)
     assert process.returncode == 1 and len(err.strip().splitlines()) == 1, err
     assert "while writing" in err and not list(tmp_path.rglob("*.part"))
@@ -179,7 +172,7 @@ def test_a_training_on_a_full_disk_goes_on_when_there_is_room(tmp_path):
     assert not list(tmp_path.rglob(".*"))
 
 
-def test_a_second_training_in_the_folder_is_refused(tmp_path):
+def test_a_second_training_in_the_folder_is_refused(tmp_path, command):
     from jet_anomaly.core.locks import one_writer
 
     toy(500).to_hdf5(tmp_path / "qcd.h5")

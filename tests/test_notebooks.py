@@ -1,28 +1,10 @@
 """Every chapter runs from top to bottom, as `nbdev_test` runs it: cells marked `eval: false` are left out."""
 
-import multiprocessing
 import os
 import signal
 
 import pytest
 from helpers import CHAPTERS, execute, name
-
-# what most chapters import; a chapter's process starts as a copy of one that has them
-HEAVY = "nbdev.test torch accelerate matplotlib.pyplot numba scipy.stats sklearn.ensemble h5py"
-
-
-@pytest.fixture(scope="module")
-def processes():
-    "Processes that begin with the heavy imports done; forked from one that runs nothing, so that no lock is held."
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(HEAVY.split())
-    with pytest.MonkeyPatch.context() as patch:  # the server keeps the environment it starts with
-        patch.setenv("MPLBACKEND", "agg")
-        patch.setenv("OMP_NUM_THREADS", "1")
-        first = context.Process(target=abs, args=(0,))
-        first.start()
-        first.join()
-    return context
 
 
 @pytest.mark.parametrize("chapter", CHAPTERS, ids=name)

@@ -2,8 +2,10 @@
 
 import sys
 
+import pytest
 from helpers import ROOT, run
 
 
+@pytest.mark.xdist_group("types")
 def test_types_are_consistent(tmp_path):
     run(sys.executable, "-m", "mypy", "--cache-dir", tmp_path, "jet_anomaly", cwd=ROOT)

@@ -1,6 +1,5 @@
 """The VAE family against numbers made by hand: schedules, exposure losses, distance correlation, a latent space that lives."""
 
-import dcor
 import numpy as np
 import pytest
 import torch
@@ -193,7 +192,7 @@ def test_the_best_epoch_is_one_with_the_whole_loss(name, full):
 
 @pytest.mark.parametrize("n", [30, 400])
 @pytest.mark.parametrize("kind", ["plain", "tied", "offset", "tails"])
-def test_distance_correlation_is_that_of_dcor(n, kind):
+def test_distance_correlation_is_that_of_dcor(n, kind, dcor):
     rng = np.random.default_rng(n)
     x = rng.normal(size=(3, n))
     y = x**2 + rng.normal(size=(3, n))
@@ -226,7 +225,7 @@ def test_its_gradient_is_finite_at_ties_and_constants(squared):
             )
 
 
-def test_remembered_jets_count_but_do_not_move():
+def test_remembered_jets_count_but_do_not_move(dcor):
     "With the first half remembered, the second feels what it would feel if all could move, times the number of halves."
     x, y = torch.randn(2, 200, generator=torch.Generator().manual_seed(0))
     x.requires_grad_()

@@ -1,6 +1,5 @@
 """Event weights in training, against copies of the jets, NumPy and dcor."""
 
-import dcor
 import numpy as np
 import pytest
 import torch
@@ -94,7 +93,7 @@ def test_a_forest_never_sees_jets_of_weight_zero():
 
 
 @pytest.mark.parametrize("squared", [True, False])
-def test_weighted_distance_correlation_is_that_of_copies(squared):
+def test_weighted_distance_correlation_is_that_of_copies(squared, dcor):
     rng = np.random.default_rng(1)
     x = torch.tensor(rng.normal(size=60), requires_grad=True)
     y, copies = torch.tensor(rng.normal(size=60)) + x.detach() ** 2, rng.integers(0, 4, 60)

@@ -62,6 +62,7 @@ class Detector(nn.Module):
     recipe = dict(epochs=20, batch_size=500, lr=1e-3)  # defaults of `fit`; see `train.loop.Trainer`
     small = {}  # options for a quick test
     stored = True  # keep the representation of all training jets; false makes it batch by batch
+    records = False  # true where a step is made of PyTorch's operations alone: see `train.record`
     costly = ()  # names of further scores, made by `<name>_score(*x)` only when asked for by name
 
     def __init__(self, config=None):
@@ -80,6 +81,15 @@ class Detector(nn.Module):
     def device(self):
         "The device that holds the weights."
         return self.representation.fitted.device
+
+    @property
+    def recordable(self):
+        "True if the training loop may record a step and repeat it."
+        return self.records and all(p.records for p in self.penalties)
+
+    def settled(self):
+        "The first epoch from which the loss no longer changes with the epoch."
+        return max(part.full_from() for part in (self, *self.penalties))
 
     def build(self):
         raise NotImplementedError(f"{type(self).__name__} must define build().")
@@ -186,7 +196,7 @@ def training_columns(self: Detector, jets, training=True):
     groups += [p.columns(self, jets, training) for p in self.penalties]
     self.counts = tuple(map(len, groups))
     columns = tuple(t for g in groups for t in g)
-    return groups[0].with_columns(columns) if isinstance(groups[0], OnDisk) else columns
+    return OnDisk(columns) if isinstance(groups[0], OnDisk) else columns
 
 
 @patch
@@ -240,8 +250,9 @@ def fit(
     self.representation.fit(first)
     self.window, self.penalties = window(measured(first)), nn.ModuleList(penalties)
     if "best_from" not in self.recipe | settings:
-        trainer.best_from = max(part.full_from() for part in (self, *self.penalties))
+        trainer.best_from = self.settled()
     self._identify(trainer, jets, first, weights[0])
+    del first  # a block of jets, which a training need not hold
     try:
         self.history = self.learn(jets, validation, trainer)
     finally:
@@ -258,7 +269,7 @@ def _enough(jets, weights):
     "True if there are enough jets for a `Background`."
     if weights is not None:
         return effective_size(weights) >= FEWEST
-    return sum(len(part) for part in blocks(jets)) >= FEWEST
+    return n_jets(jets) >= FEWEST
 
 
 @patch

@@ -14,7 +14,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..jet.jets import Jets, concatenate, count_jets, kinematic_observables
+from jet_anomaly.jet.jets import (
+    Jets,
+    concatenate,
+    count_jets,
+    kinematic_observables,
+    read_observable,
+)
 
 # %% ../../nbs/detect/inputs.ipynb #i006
 def configure(
@@ -93,7 +99,7 @@ def split_file(
 #| code-fold: true
 def blocks(
     jets,  # `Jets`, the path of a file of jets, or a `FilePart`
-    size=20_000,  # jets per block
+    size=5_000,  # jets per block
 ):
     "The jets, block by block. Raises `ValueError` when there are none."
     if isinstance(jets, (str, Path)):
@@ -106,20 +112,26 @@ def blocks(
         yield from (jets[i : i + size] for i in range(0, len(jets), size))
 
 
+def _read(jets, name):
+    "(jets,) observable of jets in memory or in a file; None where they do not have it."
+    if isinstance(jets, Jets):
+        return jets.observables.get(name)
+    if isinstance(jets, FilePart):
+        whole = read_observable(jets.path, name)
+        return None if whole is None else whole[jets.chosen]
+    return read_observable(jets, name)
+
+
 def observable(
     jets,  # `Jets`, or the path of a file of jets
     name,  # of `jets.observables`
 ) -> np.ndarray:  # (jets,) float32
     "One observable of all jets; raises `KeyError` when they do not have it."
-
-    def one(part):
-        if name not in part.observables:
-            raise KeyError(
-                f"These jets have no observable {name!r}; they have {sorted(part.observables)}."
-            )
-        return np.asarray(part.observables[name], np.float32)
-
-    return np.concatenate([one(part) for part in blocks(jets)])
+    found = _read(jets, name)
+    if found is None:
+        names = sorted(next(iter(blocks(jets, 1))).observables)
+        raise KeyError(f"These jets have no observable {name!r}; they have {names}.")
+    return np.asarray(found, np.float32)
 
 # %% ../../nbs/detect/inputs.ipynb #i009
 #| code-fold: true
@@ -149,10 +161,10 @@ def event_weights(
     jets,  # `Jets`, or the path of a file of jets
 ):  # (jets,) float64 of mean one, or None where the jets have no weights
     "The weights of the jets for training. Raises `ValueError` for negative weights."
-    parts = [part.weight for part in blocks(jets)]
-    if any(w is None for w in parts):
+    w = _read(jets, "weight")
+    if w is None:
         return None
-    w = np.concatenate(parts)
+    w = np.asarray(w, np.float64)
     if (w < 0).any() or not w.any():
         raise ValueError(
             f"{(w < 0).sum()} of {len(w)} event weights are negative, and they sum to {w.sum():g}. "
@@ -174,6 +186,7 @@ class Penalty(nn.Module):
     "A term added to the loss of a batch."
 
     name = "penalty"
+    records = False  # true where it is made of PyTorch's operations alone: see `train.record`
     weighs = False  # true where `forward` takes the weights of the jets as its last argument
 
     def full_from(self):

@@ -31,7 +31,7 @@ class DenseAE(Detector):
     Config, score = DenseConfig, "reconstruction"
     small = dict(hidden=(32, 16), latent=4)
     recipe = dict(epochs=50, batch_size=100, lr=1e-3, patience=8)
-    costly = ("emd",)
+    costly, records = ("emd",), True
     heads = 1  # numbers the encoder gives per latent dimension
 
     def build(self):

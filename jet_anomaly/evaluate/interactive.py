@@ -11,10 +11,10 @@ import hashlib
 from typing import NamedTuple
 
 import numpy as np
-from .colours import PALETTE, looks
 from markupsafe import Markup
 from matplotlib.ticker import LogLocator, MaxNLocator
 
+from .colours import PALETTE, looks
 from .metrics import roc
 from .pages import TEMPLATES
 

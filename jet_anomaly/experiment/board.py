@@ -34,7 +34,6 @@ from jet_anomaly.evaluate.metrics import (
 
 # %% ../../nbs/experiment/board.ipynb #c003s1
 from ..evaluate.colours import looks
-
 from ..evaluate.plots import styled
 from ..evaluate.results import hardware
 from .trials import NOT_AVAILABLE

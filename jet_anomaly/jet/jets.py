@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['UNITS', 'FORMAT', 'VERSION', 'PARTS', 'kinematic_observables', 'with_defined_ratios', 'Jets', 'concatenate',
-           'fingerprint', 'JetWriter', 'count_jets']
+           'fingerprint', 'JetWriter', 'count_jets', 'read_observable']
 
 # %% ../../nbs/jet/jets.ipynb #c003
 import hashlib
@@ -474,7 +474,7 @@ def _read_slice(data, meta, where):
         dict(meta),
     )
 
-# %% ../../nbs/jet/jets.ipynb #c047
+# %% ../../nbs/jet/jets.ipynb #c047a
 #| code-fold: true
 @patch(cls_method=True)
 def from_hdf5(
@@ -500,10 +500,21 @@ def blocks(
         for start in range(0, len(data["p4"]), size):
             yield _read_slice(data, meta, slice(start, start + size))
 
-
+# %% ../../nbs/jet/jets.ipynb #c047
+#| code-fold: true
 def count_jets(
     path,  # file written by `to_hdf5` or `JetWriter`
 ) -> int:
     "How many jets a file holds, without reading them."
     with _opened(path) as (data, _):
         return len(data["p4"])
+
+
+def read_observable(
+    path,  # file written by `to_hdf5` or `JetWriter`
+    name,  # of the observable
+):  # (jets,), or None where the file does not have it
+    "One observable of all jets of a file, without reading the jets. Raises `ValueError` for weights that are not finite."
+    with _opened(path) as (data, _):
+        found = data[f"observables/{name}"][:] if f"observables/{name}" in data else None
+    return finite_weights(found) if name == "weight" and found is not None else found

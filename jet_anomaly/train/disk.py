@@ -9,7 +9,6 @@ __all__ = ['memory_limit', 'OnDisk', 'gather_columns', 'BlockOrder']
 import math
 import os
 import tempfile
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -36,14 +35,6 @@ def memory_limit() -> int:
 class OnDisk(tuple):
     "Columns (tensors with the rows as first axis) that live in files and are read where they are used."
 
-    folder = None  # a `TemporaryDirectory`: the files go with the columns
-
-    def with_columns(self, columns):
-        "Other columns, those of the files among them."
-        new = OnDisk(columns)
-        new.folder = self.folder
-        return new
-
 # %% ../../nbs/train/disk.ipynb #dk07
 #| code-fold: true
 def _append(files, part):
@@ -51,12 +42,12 @@ def _append(files, part):
         column.cpu().contiguous().numpy().tofile(file)
 
 
-def _mapped(path, like, n):
-    count = n * math.prod(like.shape[1:])
-    if not count:
+def _mapped(file, like, n):
+    "The rows of a file as a tensor; writing to it changes memory, not the file."
+    if not n * math.prod(like.shape[1:]):
         return like.new_empty((n, *like.shape[1:]), device="cpu")
-    flat = torch.from_file(str(path), shared=False, size=count, dtype=like.dtype)
-    return flat.view(n, *like.shape[1:])
+    kind = like.new_empty(0, device="cpu").numpy().dtype
+    return torch.from_numpy(np.memmap(file, kind, "c", shape=(n, *like.shape[1:])))
 
 
 def gather_columns(
@@ -70,20 +61,12 @@ def gather_columns(
     size = sum(c.numel() * c.element_size() for c in first) / len(first[0]) * n
     if size <= (memory_limit() if limit is None else limit):
         return tuple(map(torch.cat, zip(first, *parts)))
-    folder = tempfile.TemporaryDirectory(prefix="jet_anomaly-columns-")
-    paths = [Path(folder.name, f"column-{i}") for i in range(len(first))]
-    rows, files = 0, [open(p, "wb") for p in paths]
-    try:
-        while first is not None:
-            _append(files, first)
-            rows += len(first[0])
-            last, first = first, next(parts, None)
-    finally:
-        for file in files:
-            file.close()
-    columns = OnDisk(_mapped(p, c, rows) for p, c in zip(paths, last))
-    columns.folder = folder
-    return columns
+    rows, files = 0, [tempfile.TemporaryFile() for _ in first]
+    while first is not None:
+        _append(files, first)
+        rows += len(first[0])
+        last, first = first, next(parts, None)
+    return OnDisk(_mapped(f, c, rows) for f, c in zip(files, last))
 
 # %% ../../nbs/train/disk.ipynb #dk11
 #| code-fold: true

@@ -23,6 +23,7 @@ from ..core.files import atomic_path
 from ..core.locks import one_writer
 from .checkpoint import load_checkpoint, read_checkpoint, save_checkpoint
 from .disk import BlockOrder, OnDisk
+from .record import Flat, RecordedStep
 from .schedules import schedule
 from .threads import threads_for
 
@@ -222,7 +223,7 @@ class _Means:
         *sums, seen = sums.tolist()
         return {prefix + k: v / max(seen, 1) for k, v in zip(names, sums)}
 
-# %% ../../nbs/train/loop.ipynb #c024
+# %% ../../nbs/train/loop.ipynb #c024a
 #| code-fold: true
 @patch
 def train_epoch(self: Trainer, model, optimizer, accelerator, data, epoch, bar):
@@ -231,19 +232,13 @@ def train_epoch(self: Trainer, model, optimizer, accelerator, data, epoch, bar):
     means, step, world = _Means(), Step(epoch, self.epochs), accelerator.num_processes
     draw = BlockOrder if isinstance(data, OnDisk) else shuffled
     order = draw(len(data[0]), self.seed, epoch)
-    backward, clip = torch.Tensor.backward, torch.nn.utils.clip_grad_norm_
-    if accelerator.scaler:
-        backward, clip = (
-            accelerator.backward,
-            accelerator.clip_grad_norm_,
-        )  # where nothing is scaled, the plain ones
-    weights = list(model.parameters())
+    taken = self.recorded(model, step) or self.computed(model, optimizer, accelerator, step)
+    clip = accelerator.clip_grad_norm_ if accelerator.scaler else torch.nn.utils.clip_grad_norm_
+    weights = [p for group in optimizer.param_groups for p in group["params"]]
     for batch in batches(
         data, self.batch_size, order, accelerator.process_index, world, accelerator.device
     ):
-        terms = model(*batch, step=step)
-        optimizer.zero_grad(set_to_none=True)
-        backward(terms["loss"])
+        terms = taken(*batch)
         if self.clip:
             clip(weights, self.clip)
         optimizer.step()
@@ -251,7 +246,33 @@ def train_epoch(self: Trainer, model, optimizer, accelerator, data, epoch, bar):
         bar.update(len(batch[0]) * world)
     return means.row("train_", accelerator)
 
+# %% ../../nbs/train/loop.ipynb #c024b
+#| code-fold: true
+@patch
+def computed(self: Trainer, model, optimizer, accelerator, step):
+    "A function of a batch: its terms; the gradients are left in the weights."
+    backward = accelerator.backward if accelerator.scaler else torch.Tensor.backward
 
+    def taken(*batch):
+        terms = model(*batch, step=step)
+        optimizer.zero_grad(set_to_none=True)
+        backward(terms["loss"])  # where nothing is scaled, the plain one
+        return terms
+
+    return taken
+
+
+@patch
+def recorded(self: Trainer, model, step):
+    "The same, repeated from a record of the first batch; None where the steps of the model are not recorded."
+    if self.flat is None:
+        return None
+    if self.record is None or step.epoch <= model.settled():
+        self.record = RecordedStep(model, self.flat, step)
+    return self.record
+
+# %% ../../nbs/train/loop.ipynb #c024
+#| code-fold: true
 @patch
 def validate(self: Trainer, model, accelerator, data, epoch):
     "The mean of every term over held-out data, in evaluation mode, which is undone afterwards."
@@ -400,6 +421,7 @@ def run(self: Trainer, model, optimizer, accelerator, data, validation):
     return history
 
 # %% ../../nbs/train/loop.ipynb #c030s0
+#| code-fold: true
 def _agreed(value, accelerator):
     "The first process's value, in every process, so that all decide alike."
     if accelerator.num_processes == 1:
@@ -423,6 +445,19 @@ def _diagnosis(model, data, device, rows=5000):
         out = model.diagnose(*(t[:rows].to(device) for t in data))
     model.train(was)
     return {k: float(v) for k, v in out.items()}
+
+
+@patch
+def records(self: Trainer, model, accelerator):
+    "True where steps are recorded: see `train.record`."
+    return (
+        getattr(model, "recordable", False)
+        and accelerator.device.type == "cpu"
+        and accelerator.num_processes == 1
+        and accelerator.mixed_precision == "no"
+        and not self.compile
+        and all(p.dtype == torch.float32 for p in model.parameters())
+    )
 
 # %% ../../nbs/train/loop.ipynb #c031
 #| code-fold: true
@@ -452,6 +487,11 @@ def fit(
     ):  # the caller's random numbers are not ours to use up
         torch.manual_seed(self.seed + accelerator.process_index)
         parameters = [p for p in model.to(accelerator.device).parameters() if p.requires_grad]
+        self.record, self.flat = (
+            None,
+            Flat(parameters) if self.records(model, accelerator) else None,
+        )
+        parameters = [self.flat.weights] if self.flat else parameters
         optimizer = OPTIMIZERS[self.optimizer](parameters, lr=self.lr, fused=True, **self.options)
         alone = (
             one_writer(self.folder)
@@ -459,6 +499,11 @@ def fit(
             else nullcontext()
         )
         with alone, threads_for(model, self.batch_size):
-            history = self.run(model, optimizer, accelerator, data, validation or ())
-            self.restore_best(model)
+            try:
+                history = self.run(model, optimizer, accelerator, data, validation or ())
+                self.restore_best(model)
+            finally:
+                if self.flat:
+                    self.flat.separate()
+                self.record = self.flat = None
     return history
