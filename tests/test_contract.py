@@ -133,9 +133,12 @@ def test_every_score_has_p_values_and_a_rank_at_fixed_mass(trained, name):
         assert s.dtype == np.float32 and np.isfinite(s).all() and ((0 < p) & (p <= 1)).all()
         order = np.argsort(s, kind="stable")
         assert (np.diff(p[order]) <= 1e-12).all(), "a higher score is never less strange"
-    by_hand = np.mean(detector.background.scores[own][:, None] >= detector.anomaly_score(TEST), 0)
+    ordinary = detector.background.scores[own]
+    by_hand = np.mean(ordinary[:, None] >= detector.anomaly_score(TEST), 0)
     counted = by_hand * len(HELD_OUT) > 25
-    np.testing.assert_allclose(detector.p_value(TEST)[counted], by_hand[counted], atol=0.02)
+    ties = np.unique(ordinary, return_counts=True)[1].max() / len(HELD_OUT)
+    atol = 0.02 + ties / 2  # beside a tie the p-value comes from its middle
+    np.testing.assert_allclose(detector.p_value(TEST)[counted], by_hand[counted], atol=atol)
     kept, mass = detector.background.own_ranks(f"{own}|mass"), HELD_OUT.observables["mass"]
     assert abs(np.corrcoef(np.argsort(np.argsort(kept)), np.argsort(np.argsort(mass)))[0, 1]) < 0.25
 
