@@ -329,3 +329,34 @@ def test_a_search_in_processes_is_the_same(tmp_path):
     one = write_search(tmp_path / "one", m, scores, **own)
     two = write_search(tmp_path / "two", m, scores, **own, processes=2)
     assert json.dumps(one["points"]) == json.dumps(two["points"])
+
+
+def test_a_search_goes_on_within_the_toys_of_a_working_point(tmp_path, monkeypatch):
+    from jet_anomaly.search import bump, report, toys
+
+    m, made = masses(5_000), []
+    scores, scan = np.random.default_rng(0).normal(size=len(m)), bump.scan_toys
+    own = dict(edges=EDGES, keep=(0.2,), toys=48, unblind=True)
+    whole = report.write_search(tmp_path / "whole", m, scores, **own)
+    keep = toys.save_arrays
+
+    def interrupted(path, arrays, *args, **kwargs):
+        keep(path, arrays, *args, **kwargs)
+        made.append(len(arrays["result"]))
+        if len(made) == 20:  # in the second working point
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(toys, "save_arrays", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        report.write_search(tmp_path / "again", m, scores, **own)
+    parts = sorted((tmp_path / "again" / "points").rglob("part-*"))
+    assert len(parts) == 4 and sum(made) == 60
+    monkeypatch.setattr(toys, "save_arrays", keep)
+    done = []
+    monkeypatch.setattr(
+        bump, "scan_toys", lambda c, *a, **k: done.append(len(c)) or scan(c, *a, **k)
+    )
+    again = report.write_search(tmp_path / "again", m, scores, **own)
+    assert sum(n for n in done if n == 3) == 36  # the other twelve toys are not fitted again
+    assert json.dumps(again["points"]) == json.dumps(whole["points"])
+    assert not list((tmp_path / "again").rglob("part-*"))

@@ -59,9 +59,10 @@ def _umask():
 def remove_unfinished(
     folder,
     older=86_400,  # seconds since the last write
+    below=False,  # in its folders too
 ):
     "Remove temporary files of `atomic_path` that killed programs left in a folder."
-    for part in Path(folder).glob(f".*{UNFINISHED}"):
+    for part in Path(folder).glob(f"{'**/' * below}.*{UNFINISHED}"):
         with suppress(OSError):  # gone already, or another user's
             if time.time() - part.stat().st_mtime > older:
                 part.unlink()

@@ -197,11 +197,14 @@ def _dark(mass, pt, unseen=0.0):
 def _semivisible(mass, pt):
     return _dark(mass, pt, UNSEEN)
 
-# %% ../../nbs/data/processes.ipynb #c014
+# %% ../../nbs/data/processes.ipynb #c014a
 #| code-fold: true
 _LHCO = dict(
     masses=(3500.0, 500.0, 100.0), names=("resonance", "X", "Y"), pt=(1200.0, math.inf), whole=True
 )
+
+# %% ../../nbs/data/processes.ipynb #c014
+#| code-fold: true
 PROCESSES = {
     "qcd": Process("two jets of quarks and gluons", 0, _qcd, veto=True),
     "w": Process("W → qq, from a heavy W′ → WZ, Z → νν", 1, _w, (W_MASS,), ("W",)),

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from .. import __version__
-from ..core.files import load_arrays, save_arrays
+from ..core.files import load_arrays, remove_unfinished, save_arrays
 from ..detect.detector import make_detector
 from ..detect.registry import detector_class, detector_names
 from ..evaluate.results import hardware
@@ -311,6 +311,7 @@ def compare(
     """
     folder, entries = Path(folder), default_entries() if entries is None else list(entries)
     _check(train, test, directions, entries, contaminate)
+    remove_unfinished(folder, below=True)
     samples = {("train", k): v for k, v in train.items()} | {
         ("test", k): v for k, v in test.items()
     }

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..core.files import atomic_path, parse_json
+from ..core.files import atomic_path, parse_json, remove_unfinished
 from ..core.provenance import made_by
 from ..detect.detector import make_detector
 from .trials import NOT_AVAILABLE, as_file, jets_of, run_trials
@@ -140,6 +140,7 @@ def scan(
         raise ValueError(
             "A scan needs values, at least one seed, and validation jets: the training loss always falls."
         )
+    remove_unfinished(folder, below=True)
     samples = {"train": train, "validation": validation}
     places = {name: as_file(jets, name, folder) for name, jets in samples.items()}
     shared = dict(detector=detector, option=option, options=options, settings=settings)

@@ -17,7 +17,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..core.workers import spread
 from jet_anomaly.search.background import (
     FAILED,
     SQRT_S,
@@ -31,6 +30,7 @@ from jet_anomaly.search.background import (
     window_bins,
 )
 from .counting import poisson_z, significance, tail_probability
+from .toys import in_parts
 
 # %% ../../nbs/search/bump.ipynb #bmp004
 from scipy import stats
@@ -274,16 +274,6 @@ def _choose(counts, edges, masses, widths, sqrt_s):
     keep = np.abs((edges[1:] + edges[:-1]) / 2 - masses[m]) > 2 * widths[w] * masses[m]
     return choose_parameters(counts, edges, sqrt_s=sqrt_s, keep=keep)
 
-
-def _spread(counts, ranges, shape, executor):
-    "Scan toys, in parallel where there is an executor."
-    if executor is None:
-        return scan_toys(counts, ranges, shape)
-    parts = np.array_split(counts, min(len(counts), 16))
-    work = partial(scan_toys, ranges=ranges, shape=shape)
-    done = dict(spread(work, parts, executor=executor))
-    return np.concatenate([done[i] for i in range(len(parts))])
-
 # %% ../../nbs/search/bump.ipynb #bmp036
 #| code-fold: true
 def expected_near(edges, background, masses, widths) -> np.ndarray:  # (widths, masses)
@@ -333,6 +323,7 @@ def hunt_counts(
     seed=0,
     sqrt_s=SQRT_S,  # GeV
     executor: Executor | None = None,  # runs the toys in parallel
+    folder=None,  # keeps finished parts of the toys; the same search goes on there
 ) -> Hunt:
     "Search a binned spectrum. Raises `ValueError` for one that cannot be searched, `RuntimeError` for a failed fit."
     widths = np.atleast_1d(widths)
@@ -344,7 +335,8 @@ def hunt_counts(
     shape = len(widths), len(masses)
     ranges = make_ranges(counts, edges, masses, widths, n, window, sqrt_s)
     drawn = np.random.default_rng(seed).poisson(background, (toys, len(counts)))
-    z, scan = _spread(drawn, ranges, shape, executor), scan_data(counts, ranges, shape)
+    work = partial(scan_toys, ranges=ranges, shape=shape)
+    z, scan = in_parts(work, drawn, folder, executor, seed=seed), scan_data(counts, ranges, shape)
     near = expected_near(edges, background, masses, widths)
     local, overall = local_p(scan.z, z, near), global_p(scan.z.max(), z)
     said = choices, n, window, good, sqrt_s

@@ -12,6 +12,7 @@ import numpy as np
 from markupsafe import Markup
 
 from ..detect.detector import make_detector
+from ..evaluate.colours import looks
 from ..evaluate.interactive import Curve, Panel, cut_panels, moving_figure
 from ..jet.events import event_scores
 from .background import fit_spectrum, make_grid
@@ -102,8 +103,8 @@ def plot_injections(
         ax.fill_between(at, [min(v) for v in z], [max(v) for v in z], color=color, alpha=0.2)
 
     draw(next(iter(runs.values())), "before", "no cut", "gray")
-    for k, (name, found) in enumerate(runs.items()):
-        draw(found, "after", name, f"C{k}")
+    for name, found in runs.items():
+        draw(found, "after", name, looks(runs)[name][0])
     ax.axhline(3, color="gray", ls=":")
     ax.set(xlabel="signal events injected", ylabel="significance Z")
     ax.legend()

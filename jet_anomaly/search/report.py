@@ -8,13 +8,14 @@ __all__ = ['search_point', 'write_search', 'plot_features']
 # %% ../../nbs/search/report.ipynb #rpt003
 import hashlib
 import json
+import shutil
 from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 from markupsafe import Markup
 
-from ..core.files import atomic_path
+from ..core.files import atomic_path, remove_unfinished
 from ..core.provenance import made_by
 from ..core.workers import Workers
 from ..evaluate.pages import figure, page, table
@@ -32,11 +33,11 @@ def search_point(
     toys=1000,
     seed=0,
     executor=None,
+    folder=None,  # of finished parts of the toys
 ) -> dict:
     "Hunt and limits of one spectrum, fit for JSON, with pictures. Raises as `hunt_counts` does."
-    hunt = hunt_counts(
-        counts, edges, widths=widths, toys=toys if opened else 20, seed=seed, executor=executor
-    )
+    how = dict(toys=toys if opened else 20, seed=seed, executor=executor, folder=folder)
+    hunt = hunt_counts(counts, edges, widths=widths, **how)
     masses = hunt.masses[:: max(1, len(hunt.masses) // 8)]
     limits = scan_limits(counts, edges, masses, widths, parameters=hunt.parameters)
     tables = {f"{w:g}": hepdata_table(x) for w, x in zip(widths, limits)}
@@ -74,6 +75,7 @@ def write_search(
     "Search a spectrum before and after cuts: writes search.json and search.html. Raises `ValueError`."
     if window is None and not unblind:
         raise ValueError("The search is closed: name the window to keep closed, or say unblind.")
+    remove_unfinished(out, below=True)
     mass = np.asarray(mass, np.float64)
     edges = default_edges(mass) if edges is None else np.asarray(edges, np.float64)
     folds = make_folds(len(mass), seed=seed)
@@ -113,8 +115,11 @@ def _kept(out, counts, edges, settings, executor):
     widths, opened, _, toys, seed = settings
     said = json.dumps([2, counts.tolist(), edges.tolist(), list(settings)])  # 2: this layout
     path = out / "points" / f"{hashlib.sha256(said.encode()).hexdigest()[:16]}.json"
+    unfinished = path.with_suffix("")  # parts of the toys, until the point is complete
     if not path.is_file():
-        _write(path, json.dumps(search_point(counts, edges, widths, opened, toys, seed, executor)))
+        made = search_point(counts, edges, widths, opened, toys, seed, executor, unfinished)
+        _write(path, json.dumps(made))
+    shutil.rmtree(unfinished, ignore_errors=True)
     return json.loads(path.read_text(encoding="utf-8"))
 
 # %% ../../nbs/search/report.ipynb #rpt021

@@ -1,6 +1,9 @@
 """Reads a chapter for Jupyter Book: the dialect of Quarto and nbdev becomes that of MyST, in memory."""
 
+import base64
 import re
+import struct
+import textwrap
 
 import nbformat
 from figures import palette
@@ -16,6 +19,7 @@ TAGS = {
     "output: false": "remove-output",
 }
 LONG = 30  # lines: a longer export is folded
+PAGE = 104  # characters of output that a page has room for
 BANNER = re.compile(r"#-{40,}\n#\s+FastJet release(?:.|\n)*?#-{40,}\n")
 CODE = re.compile(r"(^(`{3,}|~{3,}).*?^\2|(`+)(?!`).*?(?<!`)\3(?!`))", re.M | re.S)
 MARKDOWN = [
@@ -89,16 +93,38 @@ def code(cell):
         cell.metadata["mystnb"] = mystnb
 
 
+def wrapped(text):
+    "Text whose long lines go on below, but for those of tables, which have columns."
+    return "\n".join(
+        line
+        if len(line) <= PAGE or re.search(r"\S {2,}\S", line.strip())
+        else textwrap.fill(line, PAGE, subsequent_indent="    ", break_long_words=False)
+        for line in text.split("\n")
+    )
+
+
 def outputs(cell, alt):
     "What a cell shows: no banner of FastJet, figures with a text for those who do not see them."
     for output in cell.outputs:
         if output.output_type == "stream":
-            output.text = BANNER.sub("", output.text)
-        elif "image/png" in output.get("data", {}):
+            output.text = wrapped(BANNER.sub("", output.text))
+        elif "text/plain" in output.get("data", {}):
+            output.data["text/plain"] = wrapped(output.data["text/plain"])
+        if "image/png" in output.get("data", {}):
             output.data["image/png"] = palette(output.data["image/png"])
             if alt:
                 output.metadata.setdefault("image/png", {})["alt"] = alt
     cell.outputs = [o for o in cell.outputs if o.output_type != "stream" or o.text.strip()]
+
+
+def wide(cell):
+    "Whether a cell shows a row of panels: a telephone would make them too small to read."
+    for output in cell.outputs:
+        if png := output.get("data", {}).get("image/png"):
+            width, height = struct.unpack(">II", base64.b64decode(png[:64])[16:24])
+            if width > max(700, 2 * height):
+                return True
+    return False
 
 
 def read(text):
@@ -109,5 +135,7 @@ def read(text):
             cell.source = markdown(cell.source)
         if cell.cell_type == "code":
             code(cell)
+            if wide(cell):
+                cell.metadata.setdefault("mystnb", {}).setdefault("image", {})["classes"] = "panels"
             outputs(cell, cell.metadata.get("mystnb", {}).get("image", {}).get("alt"))
     return nb

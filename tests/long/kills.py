@@ -4,7 +4,8 @@
     python tests/long/kills.py --kills 50 --verbs train scan
 
 Each run is a process of its own, forked from one that has imported the library, and ended by SIGKILL. The moment is
-drawn uniformly over the length of an undisturbed run. A run may be killed up to three times before it may end.
+drawn uniformly over the length of an undisturbed run. A run is killed up to twelve times before it may end. The verbs
+"… over Dask" leave their work to the worker of a cluster on this machine, which outlives the killed run.
 """
 
 import argparse
@@ -16,10 +17,12 @@ import random
 import re
 import shutil
 import signal
+import subprocess
 import sys
 import tarfile
 import tempfile
 import time
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -140,18 +143,51 @@ def inventory(place):
     return found, litter
 
 
+CLUSTER = """
+from distributed import LocalCluster
+import sys
+with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as cluster:
+    print(cluster.scheduler_address, flush=True)
+    sys.stdin.read()
+"""
+
+
+@contextmanager
+def cluster():
+    "Address of a Dask cluster of one worker, in processes of its own; None without Dask."
+    try:
+        import distributed  # noqa: F401
+    except ImportError:
+        yield None
+        return
+    with tempfile.TemporaryDirectory() as place:
+        log = open(os.path.join(place, "log"), "w")
+        pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True)
+        script = os.path.join(place, "cluster.py")  # which its worker imports again
+        Path(script).write_text(
+            f"if __name__ == '__main__':{CLUSTER.replace(chr(10), chr(10) + '    ')}"
+        )
+        process = subprocess.Popen([sys.executable, script], cwd=place, **pipes)
+        try:
+            yield process.stdout.readline().strip()
+        finally:
+            process.stdin.close()
+            process.wait(60)
+            log.close()
+
+
 # the verbs ---------------------------------------------------------------------------------------
 
 
-def verbs(inputs):
-    "Name → words of the command line; inputs are made once."
+def verbs(inputs, dask=None):
+    "Name → words of the command line; inputs are made once. With the address of a Dask cluster, also over that."
     from jet_anomaly.cli.main import main
     from jet_anomaly.data.datasets import DATASETS, DataSet
 
     qcd, top = inputs / "qcd.h5", inputs / "top.h5"
-    toy(400).to_hdf5(qcd)
-    toy(200, 1, wide=0.5).to_hdf5(top)
-    np.savez(inputs / "mine.npz", p4=toy(3000, width=40).p4)
+    toy(200).to_hdf5(qcd)
+    toy(100, 1, wide=0.5).to_hdf5(top)
+    np.savez(inputs / "mine.npz", p4=toy(2000, width=40).p4)
     for i in range(3):
         (inputs / f"part{i}.bin").write_bytes(np.random.default_rng(i).bytes(200_000))
     archive = inputs / "mine.tar"
@@ -171,18 +207,31 @@ def verbs(inputs):
     score = ["score", "pca", "many.h5", "--out", "scores.h5", "--events", "max", *quiet]
     assert not main(score)
     os.chdir(here)
+    search = ("search", inputs / "scores.h5", "--out", "out", "--toys", 48, "--keep", 0.1)
+    search += ("--width", 0.1, "--unblind", "--json")
+    scored = ("score", inputs / "pca", inputs / "many.h5", "--out", "out/scores.h5")
+    over = ("--dask", dask)
     return {
-        "simulate": ("simulate", "qcd", "-n", 400, "--preset", "fast", "--processes", 1)
+        "simulate": ("simulate", "qcd", "-n", 100, "--preset", "fast", "--processes", 1)
         + ("--out", "out/qcd.h5", "--quiet"),
         "read": ("read", "auto", inputs / "mine.npz", "--out", "out/jets.h5", "--quiet"),
         "fetch": ("fetch", "mine", "--folder", "out", "--quiet"),
-        "train": ("train", "vae", qcd, "--out", "out", "--epochs", 6, *small, *quiet),
-        "score": ("score", inputs / "pca", inputs / "many.h5", "--out", "out/scores.h5")
-        + ("--batch-size", 300, *quiet),
+        "train": ("train", "vae", qcd, "--out", "out", "--epochs", 4, *small, *quiet),
+        "score": (*scored, "--batch-size", 300, *quiet),
         "evaluate": ("evaluate", inputs / "pca", "--background", qcd, "--signal", f"top={top}")
         + ("--out", "out", *quiet),
+        "export": (
+            "export",
+            inputs / "pca",
+            qcd,
+            "--out",
+            "out/pca.onnx",
+            "--int8",
+            "out/pca8.onnx",
+            "--json",
+        ),
         "scan": ("scan", "dense_ae", qcd, "--option", "latent", "--values", 2, 3, "--seeds", 2)
-        + ("--epochs", 2, "--set", "hidden=[16]", "--out", "out", *quiet),
+        + ("--epochs", 1, "--set", "hidden=[16]", "--out", "out", *quiet),
         "compare": (
             "compare",
             "--train",
@@ -194,16 +243,19 @@ def verbs(inputs):
         )
         + ("--direction", "qcd:top", "--entries", "pca", "mean_square", "--seeds", 2)
         + ("--out", "out", "--quiet", "--json"),
-        "search": ("search", inputs / "scores.h5", "--out", "out", "--toys", 20, "--keep", 0.1)
-        + ("--width", 0.1, "--unblind", "--json"),
-    }
+        "search": search,
+    } | (
+        {"search over Dask": (*search, *over), "score over Dask": (*scored, *over, *quiet)}
+        if dask
+        else {}
+    )
 
 
 class Case:
     "One verb: what an undisturbed run leaves, and how long it takes."
 
     def __init__(self, name, words, base):
-        self.name, self.words, self.base = name, words, base / name
+        self.name, self.words, self.base = name, words, base / name.replace(" ", "-")
         self.done = self.kills = self.early = self.different = self.corrupt = self.litter = (
             self.swept
         ) = 0
@@ -228,7 +280,7 @@ class Case:
 
     def trial(self, n, rng):
         "Kill, run again, compare."
-        place, times = self.place(n), rng.choice((1, 1, 2, 3))
+        place, times = self.place(n), rng.choice((1, 2, 4, 8, 12))
         for _ in range(times):
             moment = rng.uniform(0, 1.05 * self.seconds)
             code = ended(fork(self.words, place, self.base / "log"), moment)
@@ -249,7 +301,8 @@ class Case:
                 self.different += 1
                 self.note(f"{name} {'differs' if name in found else 'is missing'}")
                 break
-        if litter and self.seconds < 1 and self.name != "fetch":  # which has nothing left to write
+        few = self.seconds < 1 or self.swept < 5
+        if litter and few and self.name != "fetch":  # which has nothing left to write
             self.swept_up(place, litter)
         shutil.rmtree(place)
 
@@ -280,6 +333,19 @@ class Case:
                     seconds=round(self.seconds, 2))  # fmt: skip
 
 
+def warm(words, place, names):
+    "Run the verbs once in this process: what they import and compile need not be done again in every child."
+    from jet_anomaly.cli.main import main
+
+    here = os.getcwd()
+    for name in words:
+        if name in names and "Dask" not in name:  # whose threads would not survive a fork
+            (place / name).mkdir(parents=True)
+            os.chdir(place / name)
+            assert not main([str(w) for w in words[name]]), name
+    os.chdir(here)
+
+
 def campaign(kills, names=None, seed=0, seconds=1e9, show=print):
     "Kill until that many kills are done or the time is up; the cases."
     import matplotlib.pyplot  # noqa: F401  # what every child would import again
@@ -290,11 +356,13 @@ def campaign(kills, names=None, seed=0, seconds=1e9, show=print):
 
     torch.set_num_threads(1)
     rng, began, n = random.Random(seed), time.monotonic(), 0
-    with tempfile.TemporaryDirectory() as base:
+    with_dask = cluster() if not names or any("Dask" in k for k in names) else nullcontext()
+    with with_dask as dask, tempfile.TemporaryDirectory() as base:
         base = Path(base)
         (base / "inputs").mkdir()
         os.environ["JET_ANOMALY_MIRROR"] = str(base / "inputs")
-        words = verbs(base / "inputs")
+        words = verbs(base / "inputs", dask)
+        warm(words, base / "warm", names or words)
         cases = [Case(k, w, base / "runs") for k, w in words.items() if k in (names or words)]
         while sum(c.kills for c in cases) < kills and time.monotonic() - began < seconds:
             case = min(cases, key=lambda c: (c.kills + 1) * c.seconds**0.6)  # quick ones more often
