@@ -33,6 +33,11 @@ def test_two_processes_end_as_one(tmp_path, patience):
         np.testing.assert_allclose(rank["losses"], alone["losses"], rtol=1e-5)
         np.testing.assert_allclose(rank["rows"], alone["rows"], rtol=1e-5, atol=1e-8)
         assert rank["stopped"] == alone["stopped"]
+        if (
+            patience is None
+        ):  # the distance correlation is that of the whole batch, jets of both processes
+            np.testing.assert_allclose(rank["disco_term"], alone["disco_term"], rtol=1e-4)
+            np.testing.assert_allclose(rank["disco"], alone["disco"], rtol=1e-4, atol=1e-6)
 
 
 def test_files_are_written_once_and_hold_the_whole(tmp_path):

@@ -14,6 +14,7 @@ from fastcore.basics import patch
 from .detector import Penalty, detector_class, observable, register
 from ..evaluate.distance import distance_correlation
 from ..train.schedules import schedule, settled
+from ..train.whole import whole_batch
 
 # %% ../../nbs/detect/disco.ipynb #c018
 #| code-fold: true
@@ -40,6 +41,10 @@ class DisCo(Penalty):
         self.register_buffer("memory", torch.zeros(3, 0), persistent=False)
         schedule(ramp)
 
+    @property
+    def records(self):
+        return not self.batch  # jets of earlier batches are kept by Python
+
     def extra_repr(self):
         return (
             f"{self.observable}, weight={self.weight}, term={self.term}, ramp={self.ramp}, "
@@ -57,7 +62,10 @@ class DisCo(Penalty):
 def forward(self: DisCo, detector, per_jet, columns, step, weights=None):
     weight, x = self.weight * schedule(self.ramp)(step.epoch), per_jet[self.term].float()
     w = torch.ones_like(x) if weights is None else weights
-    x, y, w = self.gather(x, columns[0].to(x), w, step.training)
+    y = columns[0].to(x)
+    if step.training:
+        x, y, w = whole_batch(x, y, w)
+    x, y, w = self.gather(x, y, w, step.training)
     w = None if weights is None else w
     return weight * distance_correlation(x, y, w, squared=self.squared).mean()
 

@@ -1,0 +1,151 @@
+"""All measurements that need a GPU, in one go: every table is printed and kept in a file of its own.
+
+    python tests/benchmarks/gpu.py --out gpu_tables                 (a quarter of an hour on one GPU)
+    python tests/benchmarks/gpu.py --out tables --device cpu --tiny (does every table come out? some minutes)
+
+What ends with an error, or takes longer than its share of the time, says so in its file; the others go on. The most
+wanted come first. `--only WORD` runs the tables whose name contains it.
+"""
+
+import argparse
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+HERE = Path(__file__).parent
+TABLES = {  # name → script and its arguments on a GPU, those of a tiny run, seconds it may take
+    "vae, long training": ("gpu.py", ["--measure", "long"], [], 150),
+    "precision and AUC": ("gpu.py", ["--measure", "precision"], [], 150),
+    "vae family, float32": (
+        "training.py",
+        ["--jets", "600000", "--only", "vae"],
+        ["--jets", "400", "--only", "vae", "--epochs", "2"],
+        150,
+    ),
+    "vae family, bf16": (
+        "training.py",
+        ["--jets", "600000", "--only", "vae", "--precision", "bf16"],
+        ["--jets", "400", "--only", "dense_ae", "--epochs", "2"],
+        150,
+    ),
+    "ebm, published size": (
+        "ebm.py",
+        ["--size", "published", "--bf16", "--only", "ours"],
+        ["--only", "groups", "--repeat", "1", "--batch", "16"],
+        150,
+    ),
+    "images": ("pixels.py", ["--jets", "40000"], ["--jets", "128", "--only", "channel_ae pt"], 120),
+    "recurrent": (
+        "vrnn.py",
+        ["--jets", "200000", "--batch", "20000"],
+        ["--jets", "300", "--steps", "5", "--rounds", "1"],
+        120,
+    ),
+    "representations": (
+        "represent.py",
+        ["--jets", "200000", "--toy"],
+        ["--jets", "200", "--loop-jets", "5", "--toy", "--repeats", "1"],
+        150,
+    ),
+}
+BOTH = {"represent.py"}  # take no --device: they measure the GPU whenever there is one
+
+
+def long_training(device, tiny):
+    "Seconds of a hundred epochs of `vae` with 600,000 jets."
+    import torch
+    from training import toy_jets
+
+    from jet_anomaly.detect.detector import make_detector
+
+    jets, epochs = (1000, 2) if tiny else (600_000, 100)
+    sample = toy_jets(min(jets, 100_000)) if tiny else repeated(toy_jets(100_000), 6)
+    for batch in (100,) if tiny else (4000, 16_000):
+        vae = make_detector("vae")
+        settings = dict(batch_size=batch, patience=None, device=device, progress=False)
+        vae.fit(sample[:1000], epochs=1, **settings)
+        begin = time.perf_counter()
+        history = vae.fit(sample, epochs=epochs, **settings)
+        if device == "cuda":
+            torch.cuda.synchronize()
+        whole = time.perf_counter() - begin
+        training = sum(len(sample) / r for r in history["jets_per_second"])
+        print(
+            f"{len(sample)} jets × {epochs} epochs, batch {batch}: {training:.1f} s of training, "
+            f"{whole:.1f} s with the representation, {max(history['jets_per_second']):,.0f} jets/s",
+            flush=True,
+        )
+
+
+def repeated(jets, times):
+    from jet_anomaly.jet.jets import concatenate
+
+    return concatenate([jets] * times)
+
+
+def precision(device, tiny):
+    "AUC and speed in single precision and with 16 bits."
+    from jet_anomaly.data.sample import packaged_jets
+    from jet_anomaly.detect.detector import make_detector
+    from jet_anomaly.evaluate.metrics import auc
+
+    background, top = packaged_jets("qcd", 2000), packaged_jets("top", 500)
+    train, test = background.split(0.75, 0.25, seed=0)
+    options = {"vae": {}, "image_ae": {}, "ebm": {}} if not tiny else {"vae": {}}
+    print(f"{'':12}{'precision':>10}{'AUC':>8}{'jets/s':>12}")
+    for name in options:
+        for kind in ("no", "bf16"):
+            detector = make_detector(name)
+            history = detector.fit(
+                train, epochs=1 if tiny else 20, device=device, precision=kind, progress=False
+            )
+            scores = [detector.anomaly_score(s, device=device) for s in (test, top)]
+            rate = max(history["jets_per_second"])
+            print(f"{name:12}{kind:>10}{auc(*scores):8.3f}{rate:12,.0f}", flush=True)
+
+
+def one(name, args):
+    "Run a table in a process of its own; its text, and whether it came out."
+    script, full, tiny, seconds = TABLES[name]
+    seconds = 900 if args.tiny else seconds  # a CPU may be a busy one
+    words = tiny if args.tiny and script != "gpu.py" else full
+    if script not in BOTH:
+        words = [*words, "--device", args.device]
+    if script == "gpu.py" and args.tiny:
+        words = [*words, "--tiny"]
+    command = [sys.executable, str(HERE / script), *words]
+    begin = time.perf_counter()
+    try:
+        said = subprocess.run(command, capture_output=True, text=True, timeout=seconds)
+        text, good = (
+            said.stdout + ("" if said.returncode == 0 else said.stderr),
+            not said.returncode,
+        )
+    except subprocess.TimeoutExpired as e:
+        text, good = (e.stdout or b"").decode() + f"\nstopped after {seconds} s\n", False
+    shown = " ".join(["python", f"tests/benchmarks/{script}", *words])
+    return f"{name}\n{shown}\n{time.perf_counter() - begin:.0f} s\n\n{text}", good
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", default="gpu_tables", help="folder of the tables")
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--tiny", action="store_true", help="sizes that only show that it runs")
+    parser.add_argument("--only", default="", help="tables whose name contains this")
+    parser.add_argument("--measure", choices=("long", "precision"), help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.measure:
+        {"long": long_training, "precision": precision}[args.measure](args.device, args.tiny)
+        sys.exit()
+    folder, failed = Path(args.out), []
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in (n for n in TABLES if args.only in n):
+        text, good = one(name, args)
+        (folder / f"{name.replace(', ', '-').replace(' ', '_')}.txt").write_text(text)
+        print(text, flush=True)
+        failed += [] if good else [name]
+    sys.exit(f"no table: {', '.join(failed)}" if failed else 0)
