@@ -85,6 +85,16 @@ def test_a_phone_scrolls_one_way(page, name):
 
 
 @pytest.mark.xdist_group("book")
+def test_a_row_of_panels_is_large_enough_on_a_phone_and_scrolls_in_its_box(page):
+    box = "figure:has(img.panels)"
+    tab = page("tour", PHONE)
+    assert tab.locator(f"{box} img").first.bounding_box()["width"] > 600
+    inside = f"(b => [b.scrollWidth, b.clientWidth])(document.querySelector('{box}'))"
+    wide, seen = tab.evaluate(inside)
+    assert wide > 600 and seen < PHONE["width"]
+
+
+@pytest.mark.xdist_group("book")
 def test_maths_are_drawn(page):
     tab = page("start/notation")
     tab.wait_for_selector("mjx-container svg", timeout=20_000)
