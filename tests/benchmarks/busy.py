@@ -1,6 +1,6 @@
 """Training beside other programs: `vae` at batch 100, with and without a burner on every core.
 
-    python tests/benchmarks/busy.py [pairs]
+    python tests/benchmarks/busy.py [pairs] [rule | threads]
 
 Every number is a process of its own that trains six epochs of 2,000 jets after a first one. Alone and beside the
 burners are measured in pairs, one after the other, three pairs by default, and the medians are shown. Jets per second
@@ -57,11 +57,12 @@ def pair(threads):
 
 if __name__ == "__main__":
     pairs = int(sys.argv[1]) if len(sys.argv) > 1 else 3
-    cases = {"the rule": None, "a thread for every core": max(cores(), 2)}
+    cases = {"the rule": None, "threads of all cores": max(cores(), 2)}
+    only = sys.argv[2] if len(sys.argv) > 2 else ""
     print(
         f"{cores()} cores; jets/s {'of the clock':>32}{'ratio':>17}{'of the processor':>20}{'ratio':>9}"
     )
-    for name, threads in cases.items():
+    for name, threads in ((n, t) for n, t in cases.items() if only in n):
         found = [pair(threads) for _ in range(pairs)]
         clock, processor, busy_clock, busy_processor = map(statistics.median, zip(*found))
         ratios = (statistics.median(f[i + 2] / f[i] for f in found) for i in (0, 1))
