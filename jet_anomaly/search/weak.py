@@ -48,9 +48,7 @@ def event_features(
 
 # %% ../../nbs/search/weak.ipynb #wea011
 # No early stopping: with a signal of less than a per cent, the loss of held-out events says nothing of it.
-SETTINGS = dict(
-    learning_rate=0.05, max_iter=100, early_stopping=False, max_leaf_nodes=31, min_samples_leaf=20
-)
+SETTINGS = dict(learning_rate=0.05, max_iter=100, early_stopping=False, max_leaf_nodes=31)
 BAG = 0.7  # share of the events that one model of an ensemble is trained on
 
 # %% ../../nbs/search/weak.ipynb #wea012
@@ -62,10 +60,11 @@ class WeakClassifier:
         self,
         folds=5,
         models=3,  # trees of different seeds, averaged, per fold
+        least=60,  # events of the data that a leaf holds at least, if data and reference are alike
         seed=0,
         **settings,  # of scikit-learn's HistGradientBoostingClassifier
     ):
-        self.folds, self.models, self.seed = folds, models, seed
+        self.folds, self.models, self.least, self.seed = folds, models, least, seed
         self.settings = SETTINGS | settings
 
     def fit(
@@ -80,6 +79,7 @@ class WeakClassifier:
                 raise ValueError(
                     f"{name} of shape {a.shape}: expected finite (events, features), as many as the data's."
                 )
+        self.leaf = round(self.least * (1 + len(x[1]) / len(x[0])))  # rows of both
         own = [make_folds(len(a), self.folds, self.seed + i) for i, a in enumerate(x)]
         self.trees, out = [], [np.empty(len(a)) for a in x]
         for f in range(self.folds):
@@ -102,7 +102,8 @@ def _one(self, data, reference, seed):
         data, reference = (a[rng.random(len(a)) < BAG] for a in (data, reference))
     weight = np.repeat([1.0, len(data) / len(reference)], [len(data), len(reference)])
     y = np.repeat([1, 0], [len(data), len(reference)])
-    trees = HistGradientBoostingClassifier(**self.settings, random_state=seed)
+    settings = {"min_samples_leaf": self.leaf, "random_state": seed} | self.settings
+    trees = HistGradientBoostingClassifier(**settings)
     return trees.fit(np.vstack([data, reference]), y, sample_weight=weight)
 
 

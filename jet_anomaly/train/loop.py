@@ -183,6 +183,8 @@ class Trainer:
         default_factory=dict
     )  # what else must agree when a folder is resumed (model, data)
 
+    flat = record = None  # while `fit` runs: the weights in one tensor, a recorded step
+
     def __post_init__(self):
         if self.epochs < 1 or self.batch_size < 1:
             raise ValueError(

@@ -39,7 +39,7 @@ TABLES = {  # name → script and its arguments on a GPU, those of a tiny run, s
     "recurrent": (
         "vrnn.py",
         ["--jets", "200000", "--batch", "20000"],
-        ["--jets", "300", "--steps", "5", "--rounds", "1"],
+        ["--jets", "300", "--rounds", "1"],
         120,
     ),
     "representations": (

@@ -11,6 +11,7 @@ drawn uniformly over the length of an undisturbed run. A run is killed up to twe
 import argparse
 import csv
 import hashlib
+import io
 import json
 import os
 import random
@@ -22,7 +23,7 @@ import sys
 import tarfile
 import tempfile
 import time
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -342,7 +343,8 @@ def warm(words, place, names):
         if name in names and "Dask" not in name:  # whose threads would not survive a fork
             (place / name).mkdir(parents=True)
             os.chdir(place / name)
-            assert not main([str(w) for w in words[name]]), name
+            with redirect_stdout(io.StringIO()):
+                assert not main([str(w) for w in words[name]]), name
     os.chdir(here)
 
 
