@@ -282,11 +282,13 @@ class Case:
     def trial(self, n, rng):
         "Kill, run again, compare."
         place, times = self.place(n), rng.choice((1, 2, 4, 8, 12))
-        for _ in range(times):
-            moment = rng.uniform(0, 1.05 * self.seconds)
+        for k in range(times):
+            moment, began = rng.uniform(0, 1.05 * self.seconds), time.monotonic()
             code = ended(fork(self.words, place, self.base / "log"), moment)
             if code is not None:
                 self.early += 1
+                if not k:  # the machine was busy when the undisturbed run was timed
+                    self.seconds = min(self.seconds, time.monotonic() - began)
                 break
             self.kills += 1
             self.check_whole(place)

@@ -1,4 +1,4 @@
-"""Branch coverage of the library by its own tests and chapters:  python tests/long/coverage.py [--folder build/coverage]
+"""Branch coverage of the library by its own tests and chapters:  python tests/long/branches.py [--folder build/coverage]
 
 A chapter's cells are the source of its module, so that running a chapter does not run the module. In a copy of the
 checkout, cells that are exported are replaced by the names of the module: the chapter's checks then try the library.
