@@ -2,15 +2,32 @@
 
 import os
 import signal
+from contextlib import nullcontext
 
 import pytest
+from elsewhere import gpu
 from helpers import CHAPTERS, execute, name
+
+# run on a GPU that the CPU plays; the other chapters with models do so in tests/long/elsewhere.py, which takes longer
+ON_A_GPU = {
+    f"nbs/{chapter}.ipynb"
+    for chapter in (
+        "tour",
+        "start/tag",
+        "detect/baselines",
+        "detect/vae",
+        "train/checkpoint",
+        "train/disk",
+        "experiment/trials",
+    )
+}
 
 
 @pytest.mark.parametrize("chapter", CHAPTERS, ids=name)
 def test_chapter(chapter, processes, tmp_path):
     output = tmp_path / "output"
-    process = processes.Process(target=execute, args=(str(chapter), str(output)))
+    around = gpu if name(chapter) in ON_A_GPU else nullcontext
+    process = processes.Process(target=execute, args=(str(chapter), str(output), around))
     process.start()
     process.join(600)
     if process.exitcode != 0:
