@@ -174,7 +174,8 @@ def simulate(
     n,  # jets
     *,
     seed=0,
-    mass=None,  # GeV: w: W; top: top, or (top, W); higgs4: heavy, or (heavy, light); hbb: H; gluons: X; six: H, h; dark, semivisible: dark meson; lhco signals: resonance, X, Y
+    mass=None,  # GeV: w: W; top: top, or (top, W); higgs4: heavy, or (heavy, light); hbb: H; gluons: X; six: H, h; dark,
+    # semivisible: dark meson; lhco signals: resonance, X, Y
     pt=None,  # (low, high) of the jets' pT in GeV; by default (550, 650), for lhco the leading jet beyond 1200, for ttbar beyond 500
     radius=1.0,  # of the anti-kT jets
     preset="full",  # "fast" leaves multiple interactions out: quicker, for tests

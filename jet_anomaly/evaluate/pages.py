@@ -28,6 +28,7 @@ def _symbols(text):
 TEMPLATES.filters["symbols"] = _symbols
 
 # %% ../../nbs/evaluate/pages.ipynb #pg07
+#| code-fold: true
 TABLE = TEMPLATES.from_string("""\
 <div class="wide"><table>
 <tr>{% for cell in head %}<th>{{ cell | symbols }}</th>{% endfor %}</tr>
