@@ -95,6 +95,7 @@ def _command(words, output, prepare):
     os.setsid()
     for stream, path in zip((1, 2), output):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
     prepare()
     from jet_anomaly.cli.main import main
 

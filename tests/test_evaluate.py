@@ -393,7 +393,7 @@ def samples(n=600):
     return one(0), {"top": one(1), "w & <script>": one(0.5)}
 
 
-def test_a_report_is_whole_and_repeatable(tmp_path, dcor):
+def test_a_report_is_whole_and_repeatable(tmp_path):
     background, signals = samples()
     pages = []
     for folder in "first", "second":
@@ -428,7 +428,7 @@ def test_a_report_is_whole_and_repeatable(tmp_path, dcor):
     assert set(results["twins"]) == {"mass", "-tau21", "-tau32"}
 
 
-def test_the_numbers_of_a_report_are_those_of_the_metrics():
+def test_the_numbers_of_a_report_are_those_of_the_metrics(dcor):
     background, signals = samples()
     results = evaluate(background, signals, n=20)
     top = signals["top"]
