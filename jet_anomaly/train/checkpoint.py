@@ -119,5 +119,6 @@ def load_checkpoint(
         return plain["info"]
     except Exception as e:
         raise ValueError(
-            f"{path} is damaged: optimiser or random numbers ({type(e).__name__}: {e})."
+            f"{path} is damaged, or was begun on another kind of device, where the optimiser is laid out "
+            f"otherwise: optimiser or random numbers do not fit ({type(e).__name__}: {e})."
         ) from e
