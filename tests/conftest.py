@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import re
+from pathlib import Path
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # several test processes share the cores; before PyTorch
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -11,12 +12,18 @@ import pytest
 from helpers import python
 
 
+def pytest_configure(config):
+    "Test processes share a cache of the test run; before tests import the library, whose kernels then look where to go."
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        os.environ.setdefault(
+            "JET_ANOMALY_CACHE", str(Path(config.option.basetemp).parent / "cache")
+        )
+
+
 @pytest.fixture(scope="session", autouse=True)
 def cache(tmp_path_factory):
     "What tests simulate goes into a folder of the test run, not into the user's cache."
-    base = tmp_path_factory.getbasetemp()
-    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
-    os.environ.setdefault("JET_ANOMALY_CACHE", str(shared / "cache"))
+    os.environ.setdefault("JET_ANOMALY_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
 
 
 # Groups that begin first: the longest, and the one that compiles most kernels, which the others then find in the cache.
