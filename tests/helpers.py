@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
@@ -108,10 +107,11 @@ class Command:
     def __init__(
         self,
         processes,  # the fixture
+        folder,  # of its output
         *words,
         prepare=dict,  # called first
     ):
-        self.output = [Path(tempfile.mkdtemp()) / name for name in ("out", "err")]
+        self.output = [folder / name for name in ("out", "err")]
         self.process = processes.Process(target=_command, args=(words, self.output, prepare))
         self.process.start()
         self.pid = self.process.pid

@@ -5,7 +5,6 @@ import os
 import resource
 import signal
 import time
-from functools import partial
 
 import numpy as np
 import pytest
@@ -24,8 +23,8 @@ def toy(n=2000, seed=0, width=25):
 
 
 @pytest.fixture
-def command(processes):
-    return partial(Command, processes)
+def command(processes, tmp_path_factory):
+    return lambda *words, **how: Command(processes, tmp_path_factory.mktemp("said"), *words, **how)
 
 
 def test_a_killed_training_goes_on_to_the_same_bits(tmp_path, command):

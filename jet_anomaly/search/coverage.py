@@ -41,9 +41,8 @@ def coverage(
     signed, overall = np.empty((len(spectra), len(masses))), np.empty(len(spectra))
     for i, counts in enumerate(np.asarray(spectra)):
         ranges = make_ranges(counts, edges, masses, (width,), parameters, None, sqrt_s)
-        rng = np.random.default_rng(
-            [seed, i]
-        )  # of its own: a draw that changes moves no other spectrum's
+        # of its own: a draw that changes moves no other spectrum's
+        rng = np.random.default_rng([seed, i])
         background = ranges[0].grid.expected(ranges[0].theta)
         drawn = np.vstack([counts[None], rng.poisson(background, (toys, len(counts)))])
         z = scan_toys(drawn, ranges, shape)[:, 0]

@@ -489,11 +489,9 @@ def fit(
     ):  # the caller's random numbers are not ours to use up
         torch.manual_seed(self.seed + accelerator.process_index)
         parameters = [p for p in model.to(accelerator.device).parameters() if p.requires_grad]
-        self.record, self.flat = (
-            None,
-            Flat(parameters) if self.records(model, accelerator) else None,
-        )
-        parameters = [self.flat.weights] if self.flat else parameters
+        if self.records(model, accelerator):
+            self.flat = Flat(parameters)
+            parameters = [self.flat.weights]
         optimizer = OPTIMIZERS[self.optimizer](parameters, lr=self.lr, fused=True, **self.options)
         alone = (
             one_writer(self.folder)

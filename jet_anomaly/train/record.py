@@ -185,10 +185,8 @@ def record(self: RecordedStep, batch):
     with Tape() as tape:
         terms, found = self.computed(self.batch)
     self.keep(found)
-    starts, rest = (
-        {},
-        [],
-    )  # where in the long gradient those of the layers are; which cannot be made there
+    starts = {}  # where in the long gradient those of the layers are made
+    rest = []  # those that cannot be made there
     for gradient, place in zip(found, self.flat.gradients):
         memory = gradient.untyped_storage()
         if memory.nbytes() == 4 * place.numel() and memory.data_ptr() not in starts:
