@@ -152,7 +152,7 @@ class RecordedStep:
     ):
         self.model, self.flat, self.step, self.batch = model, flat, step, None
 
-    def __call__(self, *batch):  # tensors → dict of scalars, which the next batch overwrites
+    def __call__(self, *batch):  # tensors → dict of terms, which the next batch overwrites
         if self.batch is None:
             return self.record(batch)
         if [t.shape for t in batch] != [t.shape for t in self.batch]:
@@ -170,7 +170,8 @@ class RecordedStep:
         "The terms and the gradients of the layers, as always."
         terms = self.model(*batch, step=self.step)
         loss, layers = terms["loss"], self.flat.parameters
-        return terms, torch.autograd.grad(loss, layers, materialize_grads=True)
+        one = torch.ones_like(loss)  # for each model, where several are trained at once
+        return terms, torch.autograd.grad(loss, layers, one, materialize_grads=True)
 
     def keep(self, found):
         for place, new in zip(self.flat.gradients, found):
@@ -189,7 +190,8 @@ def record(self: RecordedStep, batch):
     rest = []  # those that cannot be made there
     for gradient, place in zip(found, self.flat.gradients):
         memory = gradient.untyped_storage()
-        if memory.nbytes() == 4 * place.numel() and memory.data_ptr() not in starts:
+        whole = memory.nbytes() == 4 * place.numel() and gradient.is_contiguous()
+        if whole and memory.data_ptr() not in starts:
             starts[memory.data_ptr()] = place.storage_offset()
         else:
             rest.append((place, gradient))
