@@ -246,6 +246,7 @@ PLAYED = {
     "is_available": lambda: True,
     "device_count": lambda: 1,
     "current_device": lambda: 0,
+    "is_current_stream_capturing": lambda: Graph.open is not None,
     "is_bf16_supported": lambda *a: False,
     "get_device_name": lambda *a: "a GPU that is played",
     "get_device_capability": lambda *a: (7, 5),
@@ -275,7 +276,10 @@ PLAYED = {
 
 @contextlib.contextmanager
 def gpu():
-    "Within it, `torch.cuda.is_available()` is true and `auto` is a GPU that is played by the CPU."
+    "Within it, `torch.cuda.is_available()` is true and `auto` is a GPU, played by the CPU where there is none."
+    if torch.cuda.is_available():
+        yield GPU
+        return
     before = {k: getattr(torch.cuda, k) for k in PLAYED} | {None: torch.Generator}
     for k, v in PLAYED.items():
         setattr(torch.cuda, k, v)
