@@ -34,8 +34,11 @@ class Draws(TorchFunctionMode):
     def __torch_function__(self, function, types, args=(), kwargs=None):
         if function is not torch.randn_like:
             return function(*args, **(kwargs or {}))
-        like = dict(dtype=args[0].dtype, device=args[0].device)
-        numbers = [torch.randn(args[0].shape, generator=g, **like) for g in self.generators]
+        x = args[0]
+        numbers = [
+            torch.randn(x.shape, generator=g, dtype=x.dtype, device=g.device)
+            for g in self.generators
+        ]
         return torch.stack(numbers).index_select(0, self.index.view(1)).squeeze(0)
 
 # %% ../../nbs/train/seeds.ipynb #sd07
@@ -57,24 +60,31 @@ class Stacked(nn.Module):
         same = zip(*(m.parameters() for m in models))
         self.weights = nn.ParameterList(torch.stack([p.detach() for p in ps]) for ps in same)
         self.register_buffer("index", torch.arange(len(models)), persistent=False)
-        self.seeds, self.generators = seeds, None
+        self.seeds, self.made, self.checked = seeds, [], False
 
     def forward(self, *batch, step=Step()):  # → dict of (models,)
-        if first := self.generators is None:
-            device, before = self.index.device, self.random_state()
-            self.generators = [torch.Generator(device).manual_seed(s) for s in self.seeds]
+        generators, before = self.generators, None if self.checked else self.random_state()
 
         def one(weights, index, batch):
-            with Draws(self.generators, index):
+            with Draws(generators, index):
                 named = dict(zip(self.names, weights))
                 return functional_call(self.model, named, batch, {"step": step})
 
         rows = 1 if self.training else None
         every = vmap(one, (0, 0, rows), randomness="same")
         terms = every(tuple(self.weights), self.index, batch)
-        if first and before != self.random_state():
+        if not self.checked and before != self.random_state():
             raise ValueError("The model draws random numbers by another function than randn_like.")
+        self.checked = True
         return terms
+
+    @property
+    def generators(self):
+        "One for each model, on its device; as with `torch.manual_seed` when they are made."
+        if not self.made:
+            device = self.index.device
+            self.made = [torch.Generator(device).manual_seed(s) for s in self.seeds]
+        return self.made
 
     def random_state(self):
         "That of the generator which all functions without one share."
