@@ -166,7 +166,10 @@ class Graph:
     open = None  # the one that is being captured
 
     def __init__(self):
-        self.calls = []
+        self.calls, self.generators = [], []
+
+    def register_generator_state(self, generator):
+        self.generators.append(generator)
 
     def replay(self):
         for function, args, kwargs, out in self.calls:
@@ -180,11 +183,14 @@ class Graph:
 def capture(graph):
     "As on a GPU, a capture uses up no random numbers."
     random, Graph.open = torch.get_rng_state(), graph
+    own = [g.get_state() for g in graph.generators]
     try:
         yield
     finally:
         Graph.open = None
         torch.set_rng_state(random)
+        for generator, state in zip(graph.generators, own):
+            generator.set_state(state)
 
 
 class Stream:

@@ -152,7 +152,7 @@ class RecordedStep:
     ):
         self.model, self.flat, self.step, self.batch = model, flat, step, None
 
-    def __call__(self, *batch):  # tensors → dict of scalars, which the next batch overwrites
+    def __call__(self, *batch):  # tensors → dict of terms, which the next batch overwrites
         if self.batch is None:
             return self.record(batch)
         if [t.shape for t in batch] != [t.shape for t in self.batch]:
@@ -170,7 +170,8 @@ class RecordedStep:
         "The terms and the gradients of the layers, as always."
         terms = self.model(*batch, step=self.step)
         loss, layers = terms["loss"], self.flat.parameters
-        return terms, torch.autograd.grad(loss, layers, materialize_grads=True)
+        one = torch.ones_like(loss)  # for each model, where several are trained at once
+        return terms, torch.autograd.grad(loss, layers, one, materialize_grads=True)
 
     def keep(self, found):
         for place, new in zip(self.flat.gradients, found):
@@ -189,7 +190,8 @@ def record(self: RecordedStep, batch):
     rest = []  # those that cannot be made there
     for gradient, place in zip(found, self.flat.gradients):
         memory = gradient.untyped_storage()
-        if memory.nbytes() == 4 * place.numel() and memory.data_ptr() not in starts:
+        whole = memory.nbytes() == 4 * place.numel() and gradient.is_contiguous()
+        if whole and memory.data_ptr() not in starts:
             starts[memory.data_ptr()] = place.storage_offset()
         else:
             rest.append((place, gradient))
@@ -212,11 +214,9 @@ class CapturedStep(RecordedStep):
     def record(self, batch):
         "Write a step down, and take it."
         self.batch = tuple(t.clone() for t in batch)
-        random, now, aside = (
-            torch.cuda.get_rng_state(),
-            torch.cuda.current_stream(),
-            torch.cuda.Stream(),
-        )
+        generators = getattr(self.model, "generators", ())  # where a model has its own
+        random, own = torch.cuda.get_rng_state(), [g.get_state() for g in generators]
+        now, aside = torch.cuda.current_stream(), torch.cuda.Stream()
         aside.wait_stream(now)
         with torch.cuda.stream(aside):
             for _ in range(3):
@@ -224,6 +224,9 @@ class CapturedStep(RecordedStep):
         now.wait_stream(aside)
         torch.cuda.set_rng_state(random)
         graph = torch.cuda.CUDAGraph()
+        for generator, state in zip(generators, own):
+            generator.set_state(state)
+            graph.register_generator_state(generator)
         with torch.cuda.graph(graph):
             terms, found = self.computed(self.batch)
             self.keep(found)
