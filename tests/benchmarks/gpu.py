@@ -39,11 +39,11 @@ TABLES = {  # name → script and its arguments on a GPU, those of a tiny run, s
     **{
         f"ebm, published size, batch {n}": (
             "ebm.py",
-            ["--size", "published", "--bf16", "--only", "ours", "--batch", str(n)],
+            ["--size", "published", "--bf16", "--steps", "24", "--only", "ours", "--batch", str(n)],
             ["--only", "groups", "--repeat", "1", "--batch", "16"],
             90,
         )
-        for n in (128, 1024)
+        for n in (128, 1024, 4096)
     },
     "images": ("pixels.py", ["--jets", "40000"], ["--jets", "128", "--only", "channel_ae pt"], 120),
     "recurrent": (
@@ -54,7 +54,7 @@ TABLES = {  # name → script and its arguments on a GPU, those of a tiny run, s
     ),
     "representations": (
         "represent.py",
-        ["--jets", "200000", "--toy"],
+        ["--jets", "100000", "--loop-jets", "20", "--toy"],
         ["--jets", "200", "--loop-jets", "5", "--toy", "--repeats", "1"],
         150,
     ),
