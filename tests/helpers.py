@@ -91,6 +91,11 @@ def copy(to):
     return to
 
 
+def preloaded():
+    "Exit status of a process that tells whether it began with the heavy imports done."
+    sys.exit("preload" not in sys.modules)
+
+
 def _command(words, output, prepare):
     os.setsid()
     for stream, path in zip((1, 2), output):
@@ -187,3 +192,15 @@ def execute(chapter, output, around=nullcontext):
         ok, _ = test_nb(Path(chapter), skip_flags=flags, basepath=config.config_path)
     sys.stdout.flush()
     sys.exit(not ok)
+
+
+def run_chapter(processes, chapter, output, around=nullcontext):
+    "Run a chapter in a process of its own, within a context; the test fails with its output when it fails."
+    process = processes.Process(target=execute, args=(str(chapter), str(output), around))
+    process.start()
+    process.join(600)
+    if process.exitcode != 0:
+        if process.is_alive():
+            os.killpg(process.pid, signal.SIGKILL)
+        said = output.read_text()[-8000:] if output.is_file() else ""
+        pytest.fail(f"exit {process.exitcode}: {name(chapter)}\n{said}", pytrace=False)
