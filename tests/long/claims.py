@@ -13,7 +13,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 NUMBER = re.compile(r"(?<![\w.\-{])(\d*\.\d+)(?!\.?\d)|(?<![\w.])(\d+(?:\.\d+)?) ?\\?%")
 ANY = re.compile(r"(?<![\w.])\d*\.?\d+(?:e-?\d+)?")
-NOT_PROSE = re.compile(r"```.*?```|\$\$.*?\$\$|`[^`]*`|\]\([^)]*\)|\b\d{4}\.\d{4,5}\b", re.S)  # the last: arXiv
+NOT_PROSE = re.compile(
+    r"```.*?```|\$\$.*?\$\$|`[^`]*`|\]\([^)]*\)|\b\d{4}\.\d{4,5}\b", re.S
+)  # the last: arXiv
 
 
 def seen(cells):
