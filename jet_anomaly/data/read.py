@@ -332,10 +332,12 @@ def _one_file(path, kind, flow, options, ids, bar):
     own, start = _numbering(path, kind, flow.events, ids)
     together = kind.row == "jets"  # rows are jets, so a block may end within an event
     if own is not None and len(own):
-        if _scattered(own) and options.get("size", 10_000) < len(own):
-            warnings.warn(
-                f"{path}: jets of one event stand apart, so it is read as one block.", stacklevel=5
-            )
+        if _scattered(own):
+            if options.get("size", 10_000) < len(own):
+                warnings.warn(
+                    f"{path}: jets of one event stand apart, so it is read as one block.",
+                    stacklevel=5,
+                )
             options, together = options | {"size": len(own)}, False
     blocks = kind.blocks(path, flow, **options)
     for jets in whole_events(blocks) if together else blocks:
