@@ -3,13 +3,18 @@
 import multiprocessing
 import os
 import re
+import sys
 from pathlib import Path
+
+# hundreds of processes import the same modules: each module is compiled once, whatever the environment says
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # several test processes share the cores; before PyTorch
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
-from helpers import python
+from helpers import preloaded, python
 
 
 def pytest_configure(config):
@@ -50,21 +55,19 @@ def dcor():
     return pytest.importorskip("dcor")
 
 
-# what most chapters and commands import; their processes start as copies of one that has them
-HEAVY = "nbdev.test torch accelerate matplotlib.pyplot numba scipy.stats sklearn.ensemble h5py"
-
-
 @pytest.fixture(scope="session")
 def processes(cache):
     "Processes that begin with the heavy imports done; forked from one that runs nothing, so that no lock is held."
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(HEAVY.split())
+    context.set_forkserver_preload(["preload"])
     with pytest.MonkeyPatch.context() as patch:  # the server keeps the environment it starts with
         patch.setenv("MPLBACKEND", "agg")
         patch.setenv("OMP_NUM_THREADS", "1")
-        first = context.Process(target=abs, args=(0,))
+        patch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
+        first = context.Process(target=preloaded)
         first.start()
         first.join()
+    assert first.exitcode == 0, "tests/preload.py was not imported"
     return context
 
 
