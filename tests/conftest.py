@@ -43,16 +43,16 @@ def pytest_collection_modifyitems(items):
         group = next((m.args[0] for m in item.iter_markers("xdist_group")), None)
         return FIRST.index(group) if group in FIRST else len(FIRST)
 
-    for item in items:
-        if "dcor" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.xdist_group("dcor"))
     items.sort(key=rank)
 
 
 @pytest.fixture(scope="session")
 def dcor():
-    "An independent package that compiles itself for seconds when it is imported: in one test process only."
-    return pytest.importorskip("dcor")
+    "An independent package, as the Python code it is: compiling it, which it does when imported, takes long."
+    with pytest.MonkeyPatch.context() as patch:
+        for name in "njit", "guvectorize":
+            patch.setattr(f"numba.{name}", lambda *types, **options: lambda function: function)
+        return pytest.importorskip("dcor")
 
 
 @pytest.fixture(scope="session")
