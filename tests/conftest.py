@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import re
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 # hundreds of processes import the same modules: each module is compiled once, whatever the environment says
@@ -59,12 +60,27 @@ def dcor():
         return pytest.importorskip("dcor")
 
 
+@contextmanager
+def one_core():
+    "Within it, this test process has a core of its own, and so has, for ever, what it starts."
+    if "PYTEST_XDIST_WORKER" not in os.environ or not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    cores, number = os.sched_getaffinity(0), int(os.environ["PYTEST_XDIST_WORKER"][2:])
+    os.sched_setaffinity(0, {sorted(cores)[number % len(cores)]})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, cores)
+
+
 @pytest.fixture(scope="session")
 def processes(cache):
     "Processes that begin with the heavy imports done; forked from one that runs nothing, so that no lock is held."
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["preload"])
-    with pytest.MonkeyPatch.context() as patch:  # the server keeps the environment it starts with
+    # the server keeps the environment it starts with; on one core, simulations start no processes of their own
+    with pytest.MonkeyPatch.context() as patch, one_core():
         patch.setenv("MPLBACKEND", "agg")
         patch.setenv("OMP_NUM_THREADS", "1")
         patch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
