@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import warnings
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
@@ -171,8 +172,13 @@ def house_colours():
 
 
 def execute(chapter, output, around=nullcontext):
-    "Run a chapter in this process; its output goes to a file, its children are killed with it."
+    """Run a chapter in this process; its output goes to a file, its children are killed with it.
+
+    Overflow, 0/0 and log(0) that are not expected are errors, as pytest.ini has it for the tests; in children too.
+    """
     os.setsid()
+    os.environ["PYTHONWARNINGS"] = "error::RuntimeWarning"
+    warnings.simplefilter("error", RuntimeWarning)
     with open(output, "w") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
