@@ -3,13 +3,19 @@
 import multiprocessing
 import os
 import re
+import sys
+from contextlib import contextmanager
 from pathlib import Path
+
+# hundreds of processes import the same modules: each module is compiled once, whatever the environment says
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # several test processes share the cores; before PyTorch
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
-from helpers import python
+from helpers import preloaded, python
 
 
 def pytest_configure(config):
@@ -28,6 +34,8 @@ def cache(tmp_path_factory):
 
 # Groups that begin first: the longest, and the one that compiles most kernels, which the others then find in the cache.
 FIRST = "book", "prongs", "simulate", "types"
+# Then files of long tests: the short ones of the others keep all test processes busy to the end.
+LONG = "test_notebooks.py", "test_without_generators.py"
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -36,35 +44,50 @@ def pytest_collection_modifyitems(items):
 
     def rank(item):
         group = next((m.args[0] for m in item.iter_markers("xdist_group")), None)
-        return FIRST.index(group) if group in FIRST else len(FIRST)
+        return (
+            (FIRST.index(group), 0) if group in FIRST else (len(FIRST), item.path.name not in LONG)
+        )
 
-    for item in items:
-        if "dcor" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.xdist_group("dcor"))
     items.sort(key=rank)
 
 
 @pytest.fixture(scope="session")
 def dcor():
-    "An independent package that compiles itself for seconds when it is imported: in one test process only."
-    return pytest.importorskip("dcor")
+    "An independent package, as the Python code it is: compiling it, which it does when imported, takes long."
+    with pytest.MonkeyPatch.context() as patch:
+        for name in "njit", "guvectorize":
+            patch.setattr(f"numba.{name}", lambda *types, **options: lambda function: function)
+        return pytest.importorskip("dcor")
 
 
-# what most chapters and commands import; their processes start as copies of one that has them
-HEAVY = "nbdev.test torch accelerate matplotlib.pyplot numba scipy.stats sklearn.ensemble h5py"
+@contextmanager
+def one_core():
+    "Within it, this test process has a core of its own, and so has, for ever, what it starts."
+    if "PYTEST_XDIST_WORKER" not in os.environ or not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    cores, number = os.sched_getaffinity(0), int(os.environ["PYTEST_XDIST_WORKER"][2:])
+    os.sched_setaffinity(0, {sorted(cores)[number % len(cores)]})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, cores)
 
 
 @pytest.fixture(scope="session")
 def processes(cache):
     "Processes that begin with the heavy imports done; forked from one that runs nothing, so that no lock is held."
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(HEAVY.split())
-    with pytest.MonkeyPatch.context() as patch:  # the server keeps the environment it starts with
+    context.set_forkserver_preload(["preload"])
+    # the server keeps the environment it starts with; on one core, simulations start no processes of their own
+    with pytest.MonkeyPatch.context() as patch, one_core():
         patch.setenv("MPLBACKEND", "agg")
         patch.setenv("OMP_NUM_THREADS", "1")
-        first = context.Process(target=abs, args=(0,))
+        patch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
+        first = context.Process(target=preloaded)
         first.start()
         first.join()
+    assert first.exitcode == 0, "tests/preload.py was not imported"
     return context
 
 

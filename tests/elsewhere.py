@@ -11,6 +11,7 @@ import torch
 import torch._dynamo  # the dispatch mode imports it, and must not while torch.cuda is played
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 GPU, CPU = torch.device("cuda:0"), torch.device("cpu")
 aten = torch.ops.aten
@@ -44,6 +45,14 @@ class There(torch.Tensor):
     @classmethod
     def __torch_dispatch__(cls, function, types, args=(), kwargs=None):
         return dispatched(function, args, kwargs or {})
+
+    @property
+    def data(self):
+        return self.detach()
+
+    @data.setter
+    def data(self, new):
+        self.here = new.here
 
     def __repr__(self):
         return f"There({self.here!r})"
@@ -108,6 +117,12 @@ def check(function, flat):
         )
 
 
+def waits(function):
+    "True where the CPU waits for what the GPU computes."
+    tags = torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape
+    return any(tag in function.tags for tag in tags)
+
+
 def mapped(change, kind, x):
     "Lists and tuples of the arguments of an operation, with everything of a kind changed."
     if isinstance(x, kind):
@@ -135,10 +150,52 @@ def dispatched(function, args, kwargs):
         kwargs = kwargs | {"device": CPU}
     kwargs.pop("pin_memory", None)
     out = function(*args, **kwargs)
+    if Graph.open and there:
+        if waits(function):
+            raise RuntimeError("operation not permitted when stream is capturing")
+        Graph.open.calls.append((function, args, kwargs, out))
     written = function._schema.arguments[:1]
     if written and written[0].alias_info and written[0].alias_info.is_write:
         return flat[0] if function._schema.returns else None  # in place: answer with it
     return mapped(There, torch.Tensor, out) if there else out
+
+
+class Graph:
+    "What was done between the beginning and the end of a capture, to be done again in the same places."
+
+    open = None  # the one that is being captured
+
+    def __init__(self):
+        self.calls, self.generators = [], []
+
+    def register_generator_state(self, generator):
+        self.generators.append(generator)
+
+    def replay(self):
+        for function, args, kwargs, out in self.calls:
+            again = function(*args, **kwargs)
+            for old, new in zip(tree_leaves(out), tree_leaves(again)):
+                if isinstance(old, torch.Tensor) and old.data_ptr() != new.data_ptr():
+                    old.copy_(new)
+
+
+@contextlib.contextmanager
+def capture(graph):
+    "As on a GPU, a capture uses up no random numbers."
+    random, Graph.open = torch.get_rng_state(), graph
+    own = [g.get_state() for g in graph.generators]
+    try:
+        yield
+    finally:
+        Graph.open = None
+        torch.set_rng_state(random)
+        for generator, state in zip(graph.generators, own):
+            generator.set_state(state)
+
+
+class Stream:
+    def wait_stream(self, other):
+        pass
 
 
 META = []  # filled while somebody asks for the device `meta` by name
@@ -195,12 +252,19 @@ PLAYED = {
     "is_available": lambda: True,
     "device_count": lambda: 1,
     "current_device": lambda: 0,
+    "is_current_stream_capturing": lambda: Graph.open is not None,
     "is_bf16_supported": lambda *a: False,
     "get_device_name": lambda *a: "a GPU that is played",
     "get_device_capability": lambda *a: (7, 5),
     "mem_get_info": lambda *a: (2**34, 2**34),
     "max_memory_allocated": lambda *a: 0,
     "get_rng_state": lambda *a: torch.get_rng_state(),
+    "set_rng_state": lambda state, *a: torch.set_rng_state(state),
+    "Stream": Stream,
+    "current_stream": lambda *a: Stream(),
+    "stream": lambda *a: contextlib.nullcontext(),
+    "CUDAGraph": Graph,
+    "graph": capture,
     **dict.fromkeys(
         (
             "_lazy_init",
@@ -208,7 +272,6 @@ PLAYED = {
             "synchronize",
             "empty_cache",
             "reset_peak_memory_stats",
-            "set_rng_state",
             "manual_seed",
             "manual_seed_all",
         ),
@@ -219,7 +282,10 @@ PLAYED = {
 
 @contextlib.contextmanager
 def gpu():
-    "Within it, `torch.cuda.is_available()` is true and `auto` is a GPU that is played by the CPU."
+    "Within it, `torch.cuda.is_available()` is true and `auto` is a GPU, played by the CPU where there is none."
+    if torch.cuda.is_available():
+        yield GPU
+        return
     before = {k: getattr(torch.cuda, k) for k in PLAYED} | {None: torch.Generator}
     for k, v in PLAYED.items():
         setattr(torch.cuda, k, v)

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import warnings
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
@@ -90,6 +91,11 @@ def copy(to):
     return to
 
 
+def preloaded():
+    "Exit status of a process that tells whether it began with the heavy imports done."
+    sys.exit("preload" not in sys.modules)
+
+
 def _command(words, output, prepare):
     os.setsid()
     for stream, path in zip((1, 2), output):
@@ -166,8 +172,13 @@ def house_colours():
 
 
 def execute(chapter, output, around=nullcontext):
-    "Run a chapter in this process; its output goes to a file, its children are killed with it."
+    """Run a chapter in this process; its output goes to a file, its children are killed with it.
+
+    Overflow, 0/0 and log(0) that are not expected are errors, as pytest.ini has it for the tests; in children too.
+    """
     os.setsid()
+    os.environ["PYTHONWARNINGS"] = "error::RuntimeWarning"
+    warnings.simplefilter("error", RuntimeWarning)
     with open(output, "w") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
@@ -181,3 +192,15 @@ def execute(chapter, output, around=nullcontext):
         ok, _ = test_nb(Path(chapter), skip_flags=flags, basepath=config.config_path)
     sys.stdout.flush()
     sys.exit(not ok)
+
+
+def run_chapter(processes, chapter, output, around=nullcontext):
+    "Run a chapter in a process of its own, within a context; the test fails with its output when it fails."
+    process = processes.Process(target=execute, args=(str(chapter), str(output), around))
+    process.start()
+    process.join(600)
+    if process.exitcode != 0:
+        if process.is_alive():
+            os.killpg(process.pid, signal.SIGKILL)
+        said = output.read_text()[-8000:] if output.is_file() else ""
+        pytest.fail(f"exit {process.exitcode}: {name(chapter)}\n{said}", pytrace=False)

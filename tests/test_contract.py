@@ -79,7 +79,9 @@ def trained():
     return get
 
 
-def scores_equal(a, b, tolerance=1e-4):
+def scores_equal(
+    a, b, tolerance=1e-4 if DEVICES == ["cpu"] else 1e-3
+):  # a GPU adds batches of other sizes in other orders
     assert set(a) == set(b)
     for k in a:
         scale = max(float(np.std(a[k])), 1e-6)

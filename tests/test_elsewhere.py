@@ -11,6 +11,8 @@ elsewhere = pytest.importorskip("elsewhere", reason="this torch has no dispatch 
 from test_contract import toy_jets  # noqa: E402
 
 from jet_anomaly.detect.detector import detector_class, detector_names, load_detector, make_detector  # noqa: E402
+from jet_anomaly.experiment.trials import fit_at_once  # noqa: E402
+from jet_anomaly.train.record import CapturedStep, Flat  # noqa: E402
 
 TRAIN, HELD_OUT, TEST = toy_jets(120, 0), toy_jets(20, 2), toy_jets(12, 1)
 
@@ -85,3 +87,32 @@ def test_data_follows_a_detector(gpu, name, tmp_path):
         jets = detector.generate(4, steps=1)
         assert len(jets) == 4 and detector.device == gpu
     assert load_detector(detector.save(tmp_path)).device.type == "cpu"
+
+
+def test_steps_captured_in_a_graph_are_those_of_the_cpu(gpu):
+    "A training whose steps repeat a CUDA graph ends with the weights of the CPU, to the bit; a step that waits cannot be one."
+    found = {}
+    for device in "cpu", "cuda":
+        torch.manual_seed(0)
+        vae = make_detector("vae", **detector_class("vae").small)
+        vae.fit(TRAIN, HELD_OUT, epochs=2, batch_size=50, device=device, progress=False)
+        found[device] = vae.state_dict()
+    assert all(torch.equal(v, found["cuda"][k]) for k, v in found["cpu"].items())
+    flat = Flat([torch.nn.Parameter(torch.ones(3, device="cuda"))])
+    waiting = CapturedStep(
+        lambda x, step: {"loss": (flat.parameters[0] * x).sum() * float(x.sum())}, flat, 0
+    )
+    with pytest.raises(RuntimeError, match="capturing"):
+        waiting(torch.ones(3, device="cuda"))
+
+
+def test_seeds_trained_at_once_draw_as_each_alone(gpu):
+    "Also from a captured step, which repeats what their own generators drew."
+    how = dict(epochs=2, batch_size=50, progress=False)
+    vae = make_detector("vae", hidden=(8,), latent=2)
+    together = fit_at_once(vae, TRAIN, None, (3, 1), device="cuda", **how)
+    for seed, one in zip((3, 1), together):
+        alone = make_detector("vae", hidden=(8,), latent=2)
+        alone.fit(TRAIN, seed=seed, device="cpu", **how)
+        scores = [d.anomaly_score(TEST, device="cpu") for d in (one, alone)]
+        np.testing.assert_allclose(*scores, rtol=1e-4)

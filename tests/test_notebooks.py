@@ -1,12 +1,10 @@
 """Every chapter runs from top to bottom, as `nbdev_test` runs it: cells marked `eval: false` are left out."""
 
-import os
-import signal
 from contextlib import nullcontext
 
 import pytest
 from elsewhere import gpu
-from helpers import CHAPTERS, execute, name
+from helpers import CHAPTERS, name, run_chapter
 
 # run on a GPU that the CPU plays; the other chapters with models do so in tests/long/elsewhere.py, which takes longer
 ON_A_GPU = {
@@ -25,13 +23,5 @@ ON_A_GPU = {
 
 @pytest.mark.parametrize("chapter", CHAPTERS, ids=name)
 def test_chapter(chapter, processes, tmp_path):
-    output = tmp_path / "output"
     around = gpu if name(chapter) in ON_A_GPU else nullcontext
-    process = processes.Process(target=execute, args=(str(chapter), str(output), around))
-    process.start()
-    process.join(600)
-    if process.exitcode != 0:
-        if process.is_alive():
-            os.killpg(process.pid, signal.SIGKILL)
-        said = output.read_text()[-8000:] if output.is_file() else ""
-        pytest.fail(f"exit {process.exitcode}: {name(chapter)}\n{said}", pytrace=False)
+    run_chapter(processes, chapter, tmp_path / "output", around)

@@ -20,10 +20,11 @@ from jet_anomaly.cli.show import describe
 from jet_anomaly.core.provenance import made_by
 from jet_anomaly.data.toys import toy_delphes
 from jet_anomaly.evaluate.results import UNDEFINED, Sample, score_of
+from jet_anomaly.experiment import trials
 from jet_anomaly.experiment.board import judge, load_board
 from jet_anomaly.experiment.compare import Entry, compare, default_entries
 from jet_anomaly.experiment.scan import scan
-from jet_anomaly.experiment.trials import as_file, complete
+from jet_anomaly.experiment.trials import as_file, complete, fit_at_once, run_trials
 from jet_anomaly.jet import substructure
 from jet_anomaly.jet.jets import Jets
 
@@ -124,6 +125,41 @@ def test_an_executor_gives_the_same(delphes, tmp_path):
         there = compare(train, test, tmp_path / "there", executor=executor, **how)
     for a, b in zip(here, there):
         np.testing.assert_array_equal(a.scores("top"), b.scores("top"))
+
+
+def test_seeds_trained_at_once_reach_the_board_as_those_one_by_one(delphes, tmp_path, monkeypatch):
+    train, test = samples(delphes)
+    entry = Entry("vae", "vae", dict(hidden=[16], latent=2), dict(epochs=2, device="cpu"))
+    how = dict(entries=[entry], directions={"qcd": ("top",)}, seeds=2, progress=False)
+    alone, calls = compare(train, test, tmp_path / "alone", **how), []
+
+    def counted(detector, jets, validation, seeds, **settings):
+        calls.append(list(seeds))
+        return fit_at_once(detector, jets, validation, seeds, **settings)
+
+    monkeypatch.setattr(trials, "at_once", lambda name, settings: True)  # as on a GPU
+    monkeypatch.setattr(trials, "fit_at_once", counted)
+    together = compare(train, test, tmp_path / "together", **how)
+    assert calls == [[0, 1]] and [t.seed for t in together] == [0, 1]
+    for a, b in zip(alone, together):
+        np.testing.assert_allclose(a.scores("top"), b.scores("top"), rtol=1e-4)
+    assert not np.allclose(*(t.scores("top") for t in together), rtol=1e-3)
+
+
+def test_what_cannot_be_trained_at_once_is_trained_one_by_one(tmp_path, monkeypatch):
+    def several(jobs):
+        raise ValueError("not at once")
+
+    monkeypatch.setattr(trials, "at_once", lambda name, settings: name == "vae")
+    jobs = [
+        dict(detector=name, settings={}, seed=seed, folder=str(tmp_path / f"{name}{seed}"))
+        for name in ("vae", "vae", "pca")
+        for seed in (0, 1)
+    ]
+    jobs[2]["x"] = jobs[3]["x"] = 1  # another group
+    assert trials._groups(jobs, range(6)) == [[0, 1], [2, 3], [4], [5]]
+    made = run_trials(lambda job: {"seed": job["seed"]}, jobs, several=several, progress=False)
+    assert [r["seed"] for r in made] == [0, 1, 0, 1, 0, 1]
 
 
 def test_a_missing_package_is_a_row(delphes, tmp_path, monkeypatch):

@@ -16,10 +16,17 @@ import uuid
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from .files import UNFINISHED
+
 # %% ../../nbs/core/locks.ipynb #k006
 LOCK = ".lock"
 BEAT = 30  # seconds between signs of life
 SILENCE = 300  # seconds without one until a lock counts as left
+
+
+def _beside(path, run=None):
+    "A temporary name beside a lock; what a killed run leaves there is swept like any other unfinished file."
+    return path.with_name(f"{LOCK}.{run or uuid.uuid4()}{UNFINISHED}")
 
 
 def _started(pid):
@@ -44,7 +51,7 @@ def _me():
 def _silent(path):
     "Seconds since the last sign of life of a lock, by the clock of its disk."
     with suppress(OSError):
-        now = path.with_name(f"{LOCK}.{uuid.uuid4()}")
+        now = _beside(path)
         now.touch()
         try:
             return now.stat().st_mtime - path.stat().st_mtime
@@ -70,7 +77,7 @@ def _alive(holder, path):
 #| code-fold: true
 def _take(path, mine):
     "Try to make the lock; False when there is one."
-    complete = path.with_name(f"{LOCK}.{mine['run']}")
+    complete = _beside(path, mine["run"])
     complete.write_text(json.dumps(mine))
     try:
         os.link(complete, path)
@@ -93,7 +100,7 @@ def _holder(path):
 
 def _remove(path, holder):
     "Remove the lock of that holder, and no other."
-    aside = path.with_name(f"{LOCK}.{uuid.uuid4()}")
+    aside = _beside(path)
     with suppress(OSError):
         os.rename(path, aside)
         if _holder(aside).get("run") != holder.get("run"):

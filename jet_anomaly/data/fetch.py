@@ -18,7 +18,7 @@ from urllib.parse import quote
 
 from tqdm import tqdm
 
-from ..core.files import atomic_path, cache_folder, parse_json
+from ..core.files import atomic_path, cache_folder, parse_json, remove_unfinished
 from .datasets import DATASETS, DataSet
 
 # %% ../../nbs/data/fetch.ipynb #c012
@@ -289,6 +289,7 @@ def fetch(
         )
     mirrors = [*mirrors, *filter(None, os.environ.get("JET_ANOMALY_MIRROR", "").split(";"))]
     place = Path(folder or cache_folder() / "open") / data.name
+    remove_unfinished(place)
     out = []
     for file in chosen:
         path = place / file

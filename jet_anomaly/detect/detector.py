@@ -229,6 +229,7 @@ def fit(
     validation=None,  # held-out background jets, or their file: for the best epoch, p-values and `|mass`
     penalties=(),  # `Penalty` terms to add to the loss
     warm_start=False,  # go on from the present weights instead of new ones made from `seed`
+    loop=Trainer,  # makes the training loop from its settings
     **settings,  # epochs, batch_size, lr, device, precision, seed, progress, folder, …: see `train.loop.Trainer`
 ) -> History:
     """Fit representation and networks on background jets, and keep the scores of 200 or more held-out ones.
@@ -236,7 +237,7 @@ def fit(
     Event weights (`jets.weight`) weigh the loss. Afterwards the detector is on the device it was on before.
     Raises `ValueError` for an empty sample or negative weights, `KeyError` for missing features.
     """
-    trainer, first = Trainer(**(self.recipe | settings)), next(iter(blocks(jets, 100_000)))
+    trainer, first = loop(**(self.recipe | settings)), next(iter(blocks(jets, 100_000)))
     pick_device(trainer.device)
     before, self.background = self.device, None
     weights = [None if j is None else event_weights(j) for j in (jets, validation)]

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CUTS', 'ONCE', 'TWINS', 'FORMAT', 'KEPT', 'DIRECTIONS', 'Entry', 'twin_of', 'default_entries', 'train_and_score',
-           'Trial', 'compare']
+           'train_seeds', 'Trial', 'compare']
 
 # %% ../../nbs/experiment/compare.ipynb #c003
 import hashlib
@@ -23,7 +23,14 @@ from ..detect.detector import make_detector
 from ..detect.registry import detector_class, detector_names
 from ..evaluate.results import hardware
 from .ceiling import SUPERVISED
-from .trials import NOT_AVAILABLE, as_file, jets_of, peak_memory, run_trials
+from jet_anomaly.experiment.trials import (
+    NOT_AVAILABLE,
+    as_file,
+    fit_seeds,
+    jets_of,
+    peak_memory,
+    run_trials,
+)
 from ..jet.jets import Jets, concatenate, count_jets
 
 # %% ../../nbs/experiment/compare.ipynb #c008
@@ -128,7 +135,7 @@ def _background(job):
     mixed = concatenate([fit[n:], signal[:n]])
     return mixed[np.random.default_rng(0).permutation(len(mixed))], held_out
 
-# %% ../../nbs/experiment/compare.ipynb #c015
+# %% ../../nbs/experiment/compare.ipynb #c015a
 #| code-fold: true
 def _score_all(score, tests):
     "name → array for all samples and scores, and the seconds per jet of scoring."
@@ -141,13 +148,25 @@ def _score_all(score, tests):
     return arrays, seconds / n
 
 
-def _fit_detector(job, tests):
+def _fit_detectors(jobs, tests):
+    "Scores and costs of jobs that differ in their seed alone."
+    job, seeds = jobs[0], [job["seed"] for job in jobs]
     detector = make_detector(job["detector"], **job["options"])
     jets, held_out = _background(job)
     began = time.perf_counter()
     with peak_memory() as memory:
-        history = detector.fit(jets, held_out, seed=job["seed"], progress=False, **job["settings"])
-    seconds = time.perf_counter() - began
+        trained = fit_seeds(detector, jets, held_out, seeds, progress=False, **job["settings"])
+    cost = {
+        "train_seconds": (time.perf_counter() - began) / len(jobs),
+        "memory_MB": memory["MB"],
+        "jets": len(jets),
+    }
+    return [_scored(job, detector, tests, held_out, cost) for detector in trained]
+
+# %% ../../nbs/experiment/compare.ipynb #c015
+#| code-fold: true
+def _scored(job, detector, tests, held_out, cost):
+    history = detector.history
     samples = tests | {"held_out": held_out}
     also = [job["score"]] if job["score"] else []  # one with a leak is made on request only
     arrays, per_jet = _score_all(lambda j: detector.scores(j, also=also), samples)
@@ -155,14 +174,11 @@ def _fit_detector(job, tests):
     arrays |= {f"{name}/weight": w for name, w in weighted.items()}
     return arrays, {
         "score": job["score"] or detector.score,
-        "train_seconds": seconds,
         "seconds_per_jet": per_jet,
-        "memory_MB": memory["MB"],
         "epochs": len(history),
         "last_epoch": _numbers(history.rows[-1]) if len(history) else {},
-        "jets": len(jets),
         "parameters": sum(p.numel() for p in detector.parameters()),
-    }
+    } | cost
 
 
 def _numbers(row):
@@ -198,6 +214,7 @@ def _fit_supervised(job, tests):
     return arrays, result
 
 # %% ../../nbs/experiment/compare.ipynb #c016
+#| code-fold: true
 FORMAT = "jet_anomaly scores of a trial"
 KEPT = "label", "detector", "direction", "seed", "options", "settings", "contaminate"
 
@@ -206,9 +223,24 @@ def train_and_score(
     job,  # as `compare` plans it: plain names, numbers and paths
 ) -> dict:  # what it cost
     "Train one detector on one background with one seed; score all test jets into the job's folder."
-    tests = {name: jets_of(path) for name, path in job["tests"].items()}
-    fit = _fit_supervised if job["detector"] in SUPERVISED else _fit_detector
-    arrays, result = fit(job, tests)
+    if job["detector"] not in SUPERVISED:
+        return train_seeds([job])[0]
+    return _kept(job, *_fit_supervised(job, _tests(job)))
+
+
+def train_seeds(
+    jobs,  # that differ in their seed and folder alone
+) -> list:  # what each cost
+    "The same for several seeds, at once where that pays."
+    made = _fit_detectors(jobs, _tests(jobs[0]))
+    return [_kept(job, *one) for job, one in zip(jobs, made)]
+
+
+def _tests(job):
+    return {name: jets_of(path) for name, path in job["tests"].items()}
+
+
+def _kept(job, arrays, result):
     if bad := sorted(k for k, v in arrays.items() if not np.isfinite(v).all()):
         raise FloatingPointError(f"diverged: scores that are no numbers for {', '.join(bad)}")
     save_arrays(Path(job["folder"]) / "scores.safetensors", arrays, FORMAT, label=job["label"])
@@ -318,8 +350,9 @@ def compare(
     places = {(kind, name): as_file(v, name, folder) for (kind, name), v in samples.items()}
     _enough(places, directions, held_out, contaminate)
     plan = list(_plan(places, folder, directions, entries, seeds, held_out, contaminate))
-    work = importlib.import_module("jet_anomaly.experiment.compare").train_and_score
-    results = run_trials(work, [job for _, job in plan], **how)
+    here = importlib.import_module("jet_anomaly.experiment.compare")
+    jobs = [job for _, job in plan]
+    results = run_trials(here.train_and_score, jobs, several=here.train_seeds, **how)
     return [_trial(entry, job, result) for (entry, job), result in zip(plan, results)]
 
 

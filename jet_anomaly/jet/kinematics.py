@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['as_tensor', 'in_kind', 'join', 'planar', 'pt', 'phi', 'eta', 'mass', 'wide', 'jet_p4', 'from_pt_eta_phi', 'wrap',
-           'delta_phi', 'delta_r', 'boost', 'rapidity', 'boost_z', 'rotate_z', 'rotate_x', 'gathered', 'in_blocks']
+           'delta_phi', 'delta_r', 'boost', 'rapidity', 'boost_z', 'rotate_z', 'rotate_x', 'gathered', 'in_blocks',
+           'summed']
 
 # %% ../../nbs/jet/kinematics.ipynb #c003
 from functools import wraps
@@ -270,3 +271,16 @@ def in_blocks(
         return blockwise
 
     return decorate
+
+# %% ../../nbs/jet/kinematics.ipynb #c036b
+def summed(
+    values,  # (jets, constituents)
+    place,  # (jets, constituents), whole numbers below n
+    n,  # places of a jet
+):  # (jets, n)
+    "The sum of the values at each place of each jet, to the same bits at every call."
+    out = values.new_zeros(len(values), n)
+    if not values.is_cuda:
+        return out.scatter_add_(1, place, values)
+    jet = torch.arange(len(values), device=values.device)[:, None].expand_as(place)
+    return out.index_put_((jet, place), values, accumulate=True)  # PyTorch sorts by place

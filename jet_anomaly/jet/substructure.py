@@ -24,6 +24,7 @@ from jet_anomaly.jet.kinematics import (
     pt,
     rapidity,
     rotate_z,
+    summed,
     wide,
 )
 from .tree import lund_counts, soft_drop, splittings, subjet_axes
@@ -82,11 +83,9 @@ def _refined(p, y, f, axes, beta, steps):
         w = p * (d + 1e-8) ** (
             beta / 2 - 1
         )  # the small number keeps an axis on a particle from being infinitely heavy
-        total = torch.zeros_like(axes[0]).scatter_add_(1, nearest, w)
-        moved = [
-            torch.zeros_like(a).scatter_add_(1, nearest, w * v) / total.clamp(min=1e-30)
-            for a, v in zip(axes, (y, f))
-        ]
+        n = axes[0].shape[1]
+        total = summed(w, nearest, n)
+        moved = [summed(w * v, nearest, n) / total.clamp(min=1e-30) for v in (y, f)]
         axes = [torch.where(total > 0, m, a) for m, a in zip(moved, axes)]
         new = _tau(p, y, f, axes, beta)[0]
         better = new < tau

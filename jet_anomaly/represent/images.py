@@ -11,7 +11,7 @@ import math
 import numpy as np
 import torch
 
-from ..jet.kinematics import in_blocks, in_kind, jet_p4, pt
+from ..jet.kinematics import in_blocks, in_kind, jet_p4, pt, summed
 from .scale import Representation, mean_and_spread, quantiles
 from .sequences import _relative
 
@@ -82,7 +82,7 @@ def _pixel(x, y, pixels, extent):
 
 def _image(pixel, w, pixels):
     "Sums of the weights, (jets, pixels, pixels)."
-    return w.new_zeros(len(w), pixels**2).scatter_add_(1, pixel, w).unflatten(1, (pixels, pixels))
+    return summed(w, pixel, pixels**2).unflatten(1, (pixels, pixels))
 
 
 @in_kind

@@ -1,11 +1,14 @@
 """Sphinx extension: API pages from the library itself, with parameter comments as the description of parameters."""
 
+import html
 import importlib
 import inspect
 import pkgutil
 import re
+from functools import cache
 
 from fastcore.docments import docments
+from sphinx import addnodes
 
 STARS = {inspect.Parameter.VAR_POSITIONAL: r"\*", inspect.Parameter.VAR_KEYWORD: r"\*\*"}
 
@@ -93,7 +96,38 @@ def without_thebe(app, pagename, templatename, context, doctree):
     context["css_files"] = [f for f in context.get("css_files", []) if "thebe" not in str(f)]
 
 
+@cache
+def title(builder, docname):
+    return builder.render_partial(builder.env.titles[docname])["title"]
+
+
+def sidebar(app, pagename, templatename, context, doctree):
+    "The chapters, part by part. Sphinx copies all sections of all chapters for every page, to leave them out again."
+
+    def toctree(**options):
+        lines = []
+        for part in app.env.master_doctree.findall(addnodes.toctree):
+            caption, chapters = html.escape(part["caption"]), [name for _, name in part["entries"]]
+            lines.append(
+                f'<p aria-level="2" class="caption" role="heading"><span class="caption-text">{caption}</span></p>'
+            )
+            lines.append('<ul class="current">' if pagename in chapters else "<ul>")
+            for name in chapters:
+                if name == pagename:
+                    entry, link, to = "toctree-l1 current", "current reference internal", "#"
+                else:
+                    entry, link = "toctree-l1", "reference internal"
+                    to = app.builder.get_relative_uri(pagename, name)
+                text = title(app.builder, name)
+                lines.append(f'<li class="{entry}"><a class="{link}" href="{to}">{text}</a></li>')
+            lines.append("</ul>")
+        return "\n".join(lines) + "\n"
+
+    context["toctree"] = toctree
+
+
 def setup(app):
+    app.connect("html-page-context", sidebar, priority=400)  # before the theme calls it
     app.connect("html-page-context", without_thebe, priority=900)
     app.connect("config-inited", scripts)
     app.connect("source-read", write)

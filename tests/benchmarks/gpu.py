@@ -16,25 +16,35 @@ from pathlib import Path
 HERE = Path(__file__).parent
 TABLES = {  # name → script and its arguments on a GPU, those of a tiny run, seconds it may take
     "vae, long training": ("gpu.py", ["--measure", "long"], [], 150),
+    "vae, several seeds": ("gpu.py", ["--measure", "seeds"], [], 150),
     "precision and AUC": ("gpu.py", ["--measure", "precision"], [], 150),
     "vae family, float32": (
         "training.py",
-        ["--jets", "600000", "--only", "vae"],
+        ["--jets", "200000", "--only", "vae"],
         ["--jets", "400", "--only", "vae", "--epochs", "2"],
         150,
     ),
-    "vae family, bf16": (
+    "vae, wide, bf16": (
         "training.py",
-        ["--jets", "600000", "--only", "vae", "--precision", "bf16"],
+        ["--jets", "200000", "--only", "vae, 1024", "--precision", "bf16"],
         ["--jets", "400", "--only", "dense_ae", "--epochs", "2"],
-        150,
+        90,
     ),
-    "ebm, published size": (
-        "ebm.py",
-        ["--size", "published", "--bf16", "--only", "ours"],
-        ["--only", "groups", "--repeat", "1", "--batch", "16"],
-        150,
+    "beside peers": (
+        "peers.py",
+        ["--rows", "20000", "--repeat", "2"],
+        ["--rows", "200", "--repeat", "1"],
+        120,
     ),
+    **{
+        f"ebm, published size, batch {n}": (
+            "ebm.py",
+            ["--size", "published", "--bf16", "--steps", "24", "--only", "ours", "--batch", str(n)],
+            ["--only", "groups", "--repeat", "1", "--batch", "16"],
+            90,
+        )
+        for n in (128, 1024, 4096)
+    },
     "images": ("pixels.py", ["--jets", "40000"], ["--jets", "128", "--only", "channel_ae pt"], 120),
     "recurrent": (
         "vrnn.py",
@@ -44,7 +54,7 @@ TABLES = {  # name → script and its arguments on a GPU, those of a tiny run, s
     ),
     "representations": (
         "represent.py",
-        ["--jets", "200000", "--toy"],
+        ["--jets", "100000", "--loop-jets", "20", "--toy"],
         ["--jets", "200", "--loop-jets", "5", "--toy", "--repeats", "1"],
         150,
     ),
@@ -105,6 +115,43 @@ def precision(device, tiny):
             print(f"{name:12}{kind:>10}{auc(*scores):8.3f}{rate:12,.0f}", flush=True)
 
 
+def seeds(device, tiny):
+    "Seconds of one training of `vae` and of five seeds at once, batch 100; both train the first seed."
+    import numpy as np
+    import torch
+    from training import toy_jets
+
+    from jet_anomaly.detect.detector import make_detector
+    from jet_anomaly.experiment.trials import fit_at_once, fit_seeds
+
+    jets, epochs = (1000, 2) if tiny else (100_000, 3)
+    sample, found, scores = toy_jets(jets), {}, []
+    how = dict(batch_size=100, patience=None, device=device, progress=False)
+    trainings = {"one": (fit_seeds, (0,)), "five at once": (fit_at_once, range(5))}
+    for name, (train, numbers) in trainings.items():
+        train(make_detector("vae"), sample[:1000], None, numbers, epochs=1, **how)  # warm up
+        begin = time.perf_counter()
+        trained = train(make_detector("vae"), sample, None, numbers, epochs=epochs, **how)
+        if device == "cuda":
+            torch.cuda.synchronize()
+        whole = time.perf_counter() - begin
+        loop = sum(jets / rate for rate in trained[0].history["jets_per_second"])
+        found[name] = whole, loop
+        scores.append(trained[0].anomaly_score(sample[:2000], device=device))
+        print(
+            f"{name}: {jets} jets × {epochs} epochs, batch 100: {whole:.2f} s, {loop:.2f} s of them "
+            f"training, {loop / epochs / (jets / 100) * 1e3:.3f} ms a step",
+            flush=True,
+        )
+    whole, loop = (five / one for one, five in zip(*found.values()))
+    worst = np.abs(scores[1] / scores[0] - 1).max()
+    print(f"five at once / one: {whole:.2f} in all, {loop:.2f} of training")
+    print(f"largest relative difference of the first seed's scores: {worst:.1e}")
+
+
+MEASURES = {"long": long_training, "precision": precision, "seeds": seeds}
+
+
 def one(name, args):
     "Run a table in a process of its own; its text, and whether it came out."
     script, full, tiny, seconds = TABLES[name]
@@ -136,10 +183,10 @@ if __name__ == "__main__":
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--tiny", action="store_true", help="sizes that only show that it runs")
     parser.add_argument("--only", default="", help="tables whose name contains this")
-    parser.add_argument("--measure", choices=("long", "precision"), help=argparse.SUPPRESS)
+    parser.add_argument("--measure", choices=tuple(MEASURES), help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.measure:
-        {"long": long_training, "precision": precision}[args.measure](args.device, args.tiny)
+        MEASURES[args.measure](args.device, args.tiny)
         sys.exit()
     folder, failed = Path(args.out), []
     folder.mkdir(parents=True, exist_ok=True)

@@ -12,6 +12,7 @@ import os
 import re
 import shutil
 import subprocess
+import symtable
 import sys
 from pathlib import Path
 
@@ -32,7 +33,9 @@ exclude_also =
 omit = */_modidx.py
 """
 NAMES = """import importlib as _importlib
-globals().update({{k: v for k, v in vars(_importlib.import_module("jet_anomaly.{}")).items() if k[:2] != "__"}})
+_module = _importlib.import_module("jet_anomaly.{}")
+_found = {{k: getattr(_module, k, None) for k in {}}}
+globals().update({{k: v for k, v in _found.items() if v is not None}})  # None where @patch gave a method to its class
 """
 # what reads the sources, builds the book, or times processes
 APART = "book browser sync style house types package install promises requirements".split()
@@ -45,13 +48,19 @@ def module_of(cells):
     return found and found[1]
 
 
+def bound(source):
+    "Names that a cell defines or imports."
+    symbols = symtable.symtable(source, "cell", "exec").get_symbols()
+    return [s.get_name() for s in symbols if s.is_assigned() or s.is_imported()]
+
+
 def convert(chapter):
-    "Replace the exported cells of a chapter by the names of its module; whether there were any."
+    "Replace what an exported cell of a chapter defines by the same names of its module; whether there were any."
     nb = json.loads(chapter.read_text(encoding="utf-8"))
     module = module_of(["".join(c["source"]) for c in nb["cells"]])
     exported = [c for c in nb["cells"] if re.match(r"#\|\s*export", "".join(c["source"]))]
     for cell in exported:
-        cell["source"] = NAMES.format(module)
+        cell["source"] = NAMES.format(module, bound("".join(cell["source"])))
     chapter.write_text(json.dumps(nb), encoding="utf-8")
     return bool(exported)
 

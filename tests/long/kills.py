@@ -1,7 +1,7 @@
 """Kill every verb of the command line at random moments, run it again, and compare with a run that nobody disturbed.
 
     python tests/long/kills.py --kills 1000            # prints a table; exits with 1 if anything differed
-    python tests/long/kills.py --kills 50 --verbs train scan
+    python tests/long/kills.py --kills 50 --verbs train scan --keep FOLDER  # of what went wrong
 
 Each run is a process of its own, forked from one that has imported the library, and ended by SIGKILL. The moment is
 drawn uniformly over the length of an undisturbed run. A run is killed up to twelve times before it may end. The verbs
@@ -132,6 +132,19 @@ def contents(path):
     return path.read_bytes()
 
 
+def difference(expected, found, name=""):
+    "Where two contents differ first."
+    if isinstance(expected, dict) and isinstance(found, dict):
+        for k in sorted(expected.keys() | found.keys()):
+            if expected.get(k) != found.get(k):
+                return difference(expected.get(k), found.get(k), f"{name}/{k}")
+    if isinstance(expected, list) and isinstance(found, list) and len(expected) == len(found):
+        for i, (e, f) in enumerate(zip(expected, found)):
+            if e != f:
+                return difference(e, f, f"{name}/{i}")
+    return f"{name}: {str(found)[:80]} instead of {str(expected)[:80]}"
+
+
 def inventory(place):
     "Name → contents of the files of a run, and its litter."
     files = [
@@ -255,11 +268,11 @@ def verbs(inputs, dask=None):
 class Case:
     "One verb: what an undisturbed run leaves, and how long it takes."
 
-    def __init__(self, name, words, base):
+    def __init__(self, name, words, base, keep=None):
         self.name, self.words, self.base = name, words, base / name.replace(" ", "-")
-        self.done = self.kills = self.early = self.different = self.corrupt = self.litter = (
-            self.swept
-        ) = 0
+        self.keep = keep
+        self.done = self.kills = self.early = self.different = self.corrupt = 0
+        self.litter = self.swept = self.stayed = 0
         self.notes = []
         self.expected, self.seconds = self.undisturbed()
 
@@ -296,16 +309,15 @@ class Case:
         self.done += 1
         if code != 0:
             self.different += 1
-            return self.note(f"ends with {code}: {(self.base / 'log').read_text()[-300:]}")
+            return self.note(f"ends with {code}: {(self.base / 'log').read_text()[-300:]}", place)
         found, litter = inventory(place)
         self.litter += len(litter)
         for name in sorted(found.keys() | self.expected.keys()):
             if found.get(name) != self.expected.get(name):
                 self.different += 1
-                self.note(f"{name} {'differs' if name in found else 'is missing'}")
+                self.note(difference(self.expected.get(name), found.get(name), name), place)
                 break
-        few = self.seconds < 1 or self.swept < 5
-        if litter and few and self.name != "fetch":  # which has nothing left to write
+        if litter and (self.seconds < 1 or self.swept < 5):
             self.swept_up(place, litter)
         shutil.rmtree(place)
 
@@ -314,26 +326,31 @@ class Case:
         for p in litter:
             os.utime(p, (time.time() - 2 * 86_400,) * 2)
         ended(fork(self.words, place, self.base / "log"), 600)
-        if left := inventory(place)[1]:
-            self.different += 1
-            self.note(f"never swept: {[p.name for p in left]}")
-        self.swept += len(litter)
+        left = inventory(place)[1]
+        self.stayed += len(left)
+        self.swept += len(litter) - len(left)
+        if left:
+            self.note(f"never swept: {[p.name for p in left]}", place)
 
     def check_whole(self, place):
         try:
             inventory(place)
         except Exception as e:
             self.corrupt += 1
-            self.note(f"corrupt after a kill: {type(e).__name__}: {e}")
+            self.note(f"corrupt after a kill: {type(e).__name__}: {e}", place)
 
-    def note(self, text):
+    def note(self, text, place):
+        "Say what went wrong, and keep the files of the run beside those of an undisturbed one."
         if text not in self.notes:
             self.notes.append(text)
+            for folder in (place, self.base / "whole") if self.keep else ():
+                kept = self.keep / self.base.name / folder.name
+                shutil.copytree(folder, kept, dirs_exist_ok=True)
 
     def row(self):
         return dict(verb=self.name, trials=self.done, kills=self.kills, ended_before=self.early,
                     corrupt=self.corrupt, different=self.different, litter=self.litter, swept=self.swept,
-                    seconds=round(self.seconds, 2))  # fmt: skip
+                    stayed=self.stayed, seconds=round(self.seconds, 2))  # fmt: skip
 
 
 def warm(words, place, names):
@@ -350,7 +367,7 @@ def warm(words, place, names):
     os.chdir(here)
 
 
-def campaign(kills, names=None, seed=0, seconds=1e9, show=print):
+def campaign(kills, names=None, seed=0, seconds=1e9, show=print, keep=None):
     "Kill until that many kills are done or the time is up; the cases."
     import matplotlib.pyplot  # noqa: F401  # what every child would import again
     import torch
@@ -367,7 +384,7 @@ def campaign(kills, names=None, seed=0, seconds=1e9, show=print):
         os.environ["JET_ANOMALY_MIRROR"] = str(base / "inputs")
         words = verbs(base / "inputs", dask)
         warm(words, base / "warm", names or words)
-        cases = [Case(k, w, base / "runs") for k, w in words.items() if k in (names or words)]
+        cases = [Case(k, w, base / "runs", keep) for k, w in words.items() if k in (names or words)]
         while sum(c.kills for c in cases) < kills and time.monotonic() - began < seconds:
             case = min(cases, key=lambda c: (c.kills + 1) * c.seconds**0.6)  # quick ones more often
             case.trial(n, rng)
@@ -385,15 +402,16 @@ if __name__ == "__main__":
     parser.add_argument("--verbs", nargs="+")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--seconds", type=float, default=1e9)
+    parser.add_argument("--keep", type=Path, help="folder for the files of runs that went wrong")
     args = parser.parse_args()
-    cases = campaign(args.kills, args.verbs, args.seed, args.seconds)
+    cases = campaign(args.kills, args.verbs, args.seed, args.seconds, keep=args.keep)
     for c in cases:
         print(json.dumps(c.row()))
         for text in c.notes:
             print("   ", text)
     total = {
         k: sum(c.row()[k] for c in cases)
-        for k in ("trials", "kills", "corrupt", "different", "litter", "swept")
+        for k in ("trials", "kills", "corrupt", "different", "litter", "swept", "stayed")
     }
     print(json.dumps(total))
-    sys.exit(bool(total["corrupt"] + total["different"]))
+    sys.exit(bool(total["corrupt"] + total["different"] + total["stayed"]))
