@@ -42,6 +42,17 @@ def test_two_processes_end_as_one(tmp_path, patience):
         ):  # the distance correlation is that of the whole batch, jets of both processes
             np.testing.assert_allclose(rank["disco_term"], alone["disco_term"], rtol=1e-4)
             np.testing.assert_allclose(rank["disco"], alone["disco"], rtol=1e-4, atol=1e-6)
+    if patience is None:
+        walkers_of_each_process(*both)
+
+
+def walkers_of_each_process(first, second):
+    "Both share the network and neither shares its walkers; a training that was stopped goes on with those of each."
+    for rank in first, second:
+        for part in "net", "walkers":
+            np.testing.assert_array_equal(rank["whole"][part], rank["broken"][part])
+    np.testing.assert_allclose(first["whole"]["net"], second["whole"]["net"], rtol=1e-6)
+    assert not np.isclose(first["whole"]["walkers"], second["whole"]["walkers"]).all()
 
 
 @pytest.fixture(scope="module")
