@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import re
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 # hundreds of processes import the same modules: each module is compiled once, whatever the environment says
@@ -33,6 +34,8 @@ def cache(tmp_path_factory):
 
 # Groups that begin first: the longest, and the one that compiles most kernels, which the others then find in the cache.
 FIRST = "book", "prongs", "simulate", "types"
+# Then files of long tests: the short ones of the others keep all test processes busy to the end.
+LONG = "test_notebooks.py", "test_without_generators.py"
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -41,18 +44,34 @@ def pytest_collection_modifyitems(items):
 
     def rank(item):
         group = next((m.args[0] for m in item.iter_markers("xdist_group")), None)
-        return FIRST.index(group) if group in FIRST else len(FIRST)
+        return (
+            (FIRST.index(group), 0) if group in FIRST else (len(FIRST), item.path.name not in LONG)
+        )
 
-    for item in items:
-        if "dcor" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.xdist_group("dcor"))
     items.sort(key=rank)
 
 
 @pytest.fixture(scope="session")
 def dcor():
-    "An independent package that compiles itself for seconds when it is imported: in one test process only."
-    return pytest.importorskip("dcor")
+    "An independent package, as the Python code it is: compiling it, which it does when imported, takes long."
+    with pytest.MonkeyPatch.context() as patch:
+        for name in "njit", "guvectorize":
+            patch.setattr(f"numba.{name}", lambda *types, **options: lambda function: function)
+        return pytest.importorskip("dcor")
+
+
+@contextmanager
+def one_core():
+    "Within it, this test process has a core of its own, and so has, for ever, what it starts."
+    if "PYTEST_XDIST_WORKER" not in os.environ or not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    cores, number = os.sched_getaffinity(0), int(os.environ["PYTEST_XDIST_WORKER"][2:])
+    os.sched_setaffinity(0, {sorted(cores)[number % len(cores)]})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, cores)
 
 
 @pytest.fixture(scope="session")
@@ -60,7 +79,8 @@ def processes(cache):
     "Processes that begin with the heavy imports done; forked from one that runs nothing, so that no lock is held."
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["preload"])
-    with pytest.MonkeyPatch.context() as patch:  # the server keeps the environment it starts with
+    # the server keeps the environment it starts with; on one core, simulations start no processes of their own
+    with pytest.MonkeyPatch.context() as patch, one_core():
         patch.setenv("MPLBACKEND", "agg")
         patch.setenv("OMP_NUM_THREADS", "1")
         patch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)

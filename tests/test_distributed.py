@@ -7,6 +7,7 @@ import pytest
 from helpers import ROOT, python
 
 from jet_anomaly.core.workers import dask_executor, spread
+from jet_anomaly.jet.jets import Jets
 
 SCRIPT = ROOT / "tests" / "fixtures" / "train_two.py"
 
@@ -41,6 +42,17 @@ def test_two_processes_end_as_one(tmp_path, patience):
         ):  # the distance correlation is that of the whole batch, jets of both processes
             np.testing.assert_allclose(rank["disco_term"], alone["disco_term"], rtol=1e-4)
             np.testing.assert_allclose(rank["disco"], alone["disco"], rtol=1e-4, atol=1e-6)
+    if patience is None:
+        walkers_of_each_process(*both)
+
+
+def walkers_of_each_process(first, second):
+    "Both share the network and neither shares its walkers; a training that was stopped goes on with those of each."
+    for rank in first, second:
+        for part in "net", "walkers":
+            np.testing.assert_array_equal(rank["whole"][part], rank["broken"][part])
+    np.testing.assert_allclose(first["whole"]["net"], second["whole"]["net"], rtol=1e-6)
+    assert not np.isclose(first["whole"]["walkers"], second["whole"]["walkers"]).all()
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +106,42 @@ def test_a_dask_worker_dies_and_only_its_job_is_done_again(tmp_path, cluster, ca
     begun = [len((tmp_path / f"{i}.txt").read_text().splitlines()) for i in range(8)]
     assert begun[3] == 2 and "A worker died" in caplog.text
     assert sum(begun) == 9, f"finished jobs were done again: {begun}"
+
+
+def read_or_die(folder, function, *args):
+    "A job of an executor; the worker that reads run2.h5 ends the first time."
+    import os
+    from pathlib import Path
+
+    job = next(a for a in args if isinstance(a, dict))
+    if not Path(job["out"]).with_suffix(".json").exists():
+        with open(Path(folder, "log"), "a") as log:
+            log.write(f"{Path(job['path']).name}\n")
+        if Path(job["path"]).name == "run2.h5" and not Path(folder, "died").exists():
+            Path(folder, "died").touch()
+            os._exit(1)
+    return function(*args)
+
+
+def test_files_read_on_a_cluster_survive_a_dead_worker(tmp_path, cluster, caplog):
+    from jet_anomaly.data.read import read_to
+
+    for i in range(4):
+        jets = Jets.from_hdf5(ROOT / "tests/fixtures/jets_0.1.0.h5", 5 * i, 5 * i + 5)
+        jets.observables["event"] = np.arange(5)
+        jets.to_hdf5(tmp_path / f"run{i}.h5")
+    runs = str(tmp_path / "run?.h5")
+    one = Jets.from_hdf5(read_to(tmp_path / "one.h5", runs, progress=False))
+    with dask_executor(cluster.scheduler_address) as executor:
+        submit = executor.submit
+        executor.submit = lambda *a: submit(read_or_die, str(tmp_path), *a)
+        many = read_to(tmp_path / "many.h5", runs, executor=executor, progress=False)
+    many = Jets.from_hdf5(many)
+    np.testing.assert_array_equal(one.p4, many.p4)
+    np.testing.assert_array_equal(many.observables["event"], np.arange(20))
+    assert one.meta == many.meta and "A worker died" in caplog.text
+    log = (tmp_path / "log").read_text().split()
+    assert log.count("run2.h5") == 2 and len(log) <= 6, f"finished files were read again: {log}"
 
 
 def test_an_error_of_the_job_is_not_taken_for_a_dead_worker(cluster):

@@ -4,6 +4,7 @@ import json
 import os
 import resource
 import signal
+import sys
 import time
 
 import numpy as np
@@ -70,6 +71,7 @@ def small_disk():
     "Files of this process may not grow beyond 20 kB; writing more fails as on a full disk."
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+    sys.dont_write_bytecode = True  # half a compiled module would stay
 
 
 @pytest.mark.skipif(os.name != "posix", reason="limits of file size are POSIX")
@@ -116,7 +118,6 @@ def test_an_interrupted_scan_goes_on_and_leaves_no_process(tmp_path, command):
         "--values",
         2,
         4,
-        8,
         "--seeds",
         2,
         "--processes",
@@ -145,7 +146,7 @@ def test_an_interrupted_scan_goes_on_and_leaves_no_process(tmp_path, command):
         and "run the same command to go on" in err.splitlines()[-1]
         and "Traceback" not in err
     ), err
-    assert 0 < len(there) < 6
+    assert 0 < len(there) < 4
     until = time.monotonic() + 30  # the last helper goes when the pipe to it is closed
     with pytest.raises(ProcessLookupError):
         while time.monotonic() < until:
@@ -153,7 +154,7 @@ def test_an_interrupted_scan_goes_on_and_leaves_no_process(tmp_path, command):
             time.sleep(0.05)
     again = command(*words)
     out, err = again.communicate(timeout=300)
-    assert again.returncode == 0 and json.loads(out)["trainings"] == len(finished()) == 6, err
+    assert again.returncode == 0 and json.loads(out)["trainings"] == len(finished()) == 4, err
     assert there.items() <= finished().items() and (tmp_path / "scan/scan.png").is_file()
 
 

@@ -8,6 +8,7 @@ import sys
 import tracemalloc
 import warnings
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import awkward as ak
@@ -918,6 +919,41 @@ def test_undefined_ratios_are_those_of_one_prong(tmp_path):
     jets.observables["tau2"] = np.float32([0, 0, 0.4])
     back = read(jets.to_hdf5(tmp_path / "j.h5"), progress=False)
     np.testing.assert_array_equal(back.observables["tau21"], np.float32([1, 1, 0.4]))
+
+
+def written(path):
+    "Every array of a file, and what it says of itself."
+    with h5py.File(path) as file:
+        names = []
+        file.visit(names.append)
+        arrays = {n: file[n][()] for n in names if isinstance(file[n], h5py.Dataset)}
+        return arrays, file.attrs["meta"]
+
+
+def test_files_read_by_workers_are_those_read_by_one_process(toys, tmp_path):
+    "Event numbers of the file's own and of its rows, numbers used twice, columns dropped, cuts, a damaged file."
+    jets = read(toys["delphes"], progress=False)
+    jets.observables["event"] = jets.observables["event"] + 5
+    jets.to_hdf5(tmp_path / "a.h5")
+    mixed = jets[np.random.default_rng(0).permutation(len(jets))]
+    mixed.observables["extra"] = np.arange(len(jets))
+    mixed.to_hdf5(tmp_path / "b.h5")
+    (tmp_path / "cut.root").write_bytes(Path(toys["delphes"]).read_bytes()[:4000])
+    files = [toys["delphes"], tmp_path / "a.h5", tmp_path / "cut.root", tmp_path / "b.h5"]
+    how = dict(missing="drop", skip="damaged", leading=1, n_constituents=20, progress=False)
+    found = []
+    for name, executor in ("one", None), ("many", ThreadPoolExecutor(2)):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            path = read_to(tmp_path / f"{name}.h5", files, executor=executor, **how)
+        found.append((*written(path), {str(w.message) for w in caught}))
+    (arrays, *said), (same, *again) = found
+    assert said == again and arrays.keys() == same.keys()
+    assert len(np.unique(arrays["observables/event"])) == len(arrays["p4"])
+    for k, v in arrays.items():
+        np.testing.assert_array_equal(v, same[k])
+    with pytest.raises(KeyError, match="do not hold the same columns"):
+        read_to(tmp_path / "no.h5", files[1::2], executor=ThreadPoolExecutor(1), progress=False)
 
 
 def test_columns_that_not_all_files_hold(tmp_path):

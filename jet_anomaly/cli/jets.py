@@ -85,6 +85,8 @@ def _read_arguments(p):
         f"  {f.name:14}{f.text}{'; --set ' + ', '.join(f.options) if f.options else ''}"
         for f in FORMATS.values()
     ]
+    p.add_argument("--processes", type=int, default=1, help="that read files (default 1)")
+    add_dask(p)
     p.epilog = "\n".join(["formats and their settings:", *lines])
 
 # %% ../../nbs/cli/jets.ipynb #c012
@@ -98,14 +100,18 @@ def read(args):
 
     flow, how = CutFlow(), given(args, _READ)
     how |= {"skip": None} if args.skip == "none" else {}
-    read_to(
-        args.out,
-        args.files,
-        None if args.format == "auto" else args.format,
-        cutflow=flow,
-        progress=not args.quiet,
-        **how | settings(args.options, windows=("pt", "mass")),
-    )
+    how |= settings(args.options, windows=("pt", "mass"))
+    with executor_of(args) as executor:
+        read_to(
+            args.out,
+            args.files,
+            None if args.format == "auto" else args.format,
+            processes=args.processes,
+            executor=executor,
+            cutflow=flow,
+            progress=not args.quiet,
+            **how,
+        )
     if not args.json:
         print(flow)
     return {"jets": count_jets(args.out), "file": args.out}

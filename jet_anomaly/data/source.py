@@ -32,6 +32,8 @@ class CutFlow:
         self.sample = np.zeros((0, 4))  # some constituents of jets at fault
         self.heavy = 0  # jets whose constituents are almost at rest
         self.ignore_labels = False  # whatever a file says of the truth
+        self.events = None  # lowest and highest event number so far
+        self.columns = None  # the first file, and the names of its columns
 
     def add(self, unit, step, n, cut=0):
         "Count `n` more that pass a step and `cut` that do not."

@@ -154,13 +154,10 @@ class PseudoDecayConfig:
     masses: tuple = ()  # (low, high) in GeV of what decays, the logarithm is drawn evenly; () for `mass_range`
     prongs: tuple = (2, 3, 4, 5, 6)  # drawn evenly
     topology: str = "flat"  # phase space, or "resonant": decays in steps
-    clean: tuple = (
-        0.5,
-        0.65,
-        0.8,
-    )  # shares of the subjets that may be prongs, the cleanest, in turns
-    two_prong_weight: float = 0.5  # of decays into two prongs, others weigh 1
-    narrow: float = 0.05  # share of the weight of further decays, into two thin prongs
+    clean: tuple = (0.5, 0.65, 0.8)  # shares of the subjets that may be prongs, in turns
+    clean_many: tuple = (0.65, 0.8, 1.0)  # the same for decays into five and six prongs
+    weights: tuple = (0.5, 2.0, 1.0, 1.0, 1.0)  # of a decay into two, three, … six prongs
+    narrow: float = 0.08  # share of the weight of further decays, into two thin prongs
     planing: bool = True  # weight both classes to one mass spectrum
     monotone: bool = True  # constrain the trees to `DIRECTIONS`
     ratio: float = 3.0  # pseudo-decays per training jet
@@ -186,14 +183,16 @@ class PseudoDecay(Detector):
             raise ValueError(f"prongs={c.prongs}: expected some of 2, 3, 4, 5 and 6.")
         if c.masses and (len(c.masses) != 2 or not 0 < c.masses[0] < c.masses[1]):
             raise ValueError(f"masses={c.masses}: expected two rising numbers in GeV, or ().")
-        if not c.clean or not all(0 < q <= 1 for q in c.clean):
-            raise ValueError(f"clean={c.clean}: expected shares between 0 and 1.")
+        for name in "clean", "clean_many":
+            shares = getattr(c, name)
+            if not shares or not all(0 < q <= 1 for q in shares):
+                raise ValueError(f"{name}={shares}: expected shares between 0 and 1.")
+        if len(c.weights) != 5 or min(c.weights) <= 0:
+            raise ValueError(f"weights={c.weights}: expected five positive numbers.")
         if not 0 <= c.narrow < 1:
             raise ValueError(f"narrow={c.narrow}: expected a share, at least 0 and less than 1.")
-        if min(c.ratio, c.two_prong_weight) <= 0 or min(c.members, c.rounds) < 1 or c.leaves < 2:
-            raise ValueError(
-                f"{c}: expected positive ratio and weight, a member, a round, two leaves."
-            )
+        if c.ratio <= 0 or min(c.members, c.rounds) < 1 or c.leaves < 2:
+            raise ValueError(f"{c}: expected a positive ratio, a member, a round, two leaves.")
         self.representation = Prongs()
         for name, kind in self.arrays.items():
             self.register_buffer(name, torch.zeros(1, 1, dtype=getattr(torch, kind)))
@@ -225,7 +224,7 @@ def learn(self: PseudoDecay, jets, validation, trainer):
     return History()
 
 # %% ../../nbs/detect/pseudo_decay.ipynb #c022a
-THINNEST = 0.1  # share of the subjets that stand for the thin prongs of `narrow` decays
+THINNEST = 0.25  # share of the subjets that stand for the thin prongs of `narrow` decays
 
 
 @patch
@@ -234,13 +233,19 @@ def decays(
     jets,  # background `Jets`
     seed=0,
 ):  # list of (`Jets`, share of the weight, factor of each jet)
-    "The pseudo-decays of a training, and the further ones with thin prongs."
+    "The pseudo-decays of a training: into few prongs, into many, and the further ones into two thin prongs."
     c, n = self.config, max(int(self.config.ratio * len(jets)), 20)
     library = Library(jets, np.random.default_rng(seed))
     masses, narrow = c.masses or None, c.narrow if 2 in c.prongs else 0
-    made = pseudo_decays(library, n, seed, masses, c.prongs, c.topology, c.clean)
-    factor = np.where(made.observables["prongs"] == 2, c.two_prong_weight, 1)
-    out = [(made, 1 - narrow, factor)]
+    few, many = (tuple(k for k in c.prongs if (k > 4) == large) for large in (False, True))
+    weights, out = np.array(c.weights), []
+    for counts, clean, stream in (few, c.clean, seed), (many, c.clean_many, (seed, 2)):
+        if counts:
+            part = len(counts) / len(c.prongs)
+            k = max(int(n * part), 20)
+            made = pseudo_decays(library, k, stream, masses, counts, c.topology, clean)
+            factor = weights[made.observables["prongs"] - 2]
+            out.append((made, (1 - narrow) * part, factor))
     if narrow:
         k = max(n // 6, 20)
         thin = pseudo_decays(library, k, (seed, 1), masses, (2,), c.topology, (THINNEST,))

@@ -47,6 +47,7 @@ def save_checkpoint(
     model,  # `nn.Module`
     optimizer=None,  # its optimiser
     info=None,  # plain numbers and settings; must fit in JSON
+    each=None,  # what each of several processes has for itself: name in the file → (processes, …)
 ):
     """Write model, optimiser and random state to one safetensors file, with the versions that made them.
 
@@ -60,6 +61,7 @@ def save_checkpoint(
     tensors["random.cpu"] = torch.get_rng_state()
     if torch.cuda.is_initialized():
         tensors["random.cuda"] = torch.cuda.get_rng_state()
+    tensors |= {f"process.{k}": v for k, v in (each or {}).items()}
     tensors = {
         k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()
     }  # clones: tied weights share memory, which the format forbids
@@ -95,12 +97,15 @@ def load_checkpoint(
     model,  # `nn.Module` of the same architecture; filled in place
     optimizer=None,  # filled in place
     random=True,  # restore the random generators too
+    process=0,  # whose state, where several processes wrote it
 ) -> dict:  # `info` as it was saved
     """Fill model, optimiser and random generators from a checkpoint.
 
     Raises `ValueError` when the file does not fit the model.
     """
     tensors, plain = read_checkpoint(path)
+    own = {k[8:]: v[process].clone() for k, v in tensors.items() if k.startswith("process.")}
+    tensors |= own
     weights = {k[6:]: v for k, v in tensors.items() if k.startswith("model.")}
     if bad := [k for k, v in weights.items() if not v.isfinite().all()]:
         raise ValueError(f"{path}: {bad[0]} holds NaN or infinite numbers; train again.")

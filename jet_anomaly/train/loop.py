@@ -206,7 +206,7 @@ class Trainer:
     )  # what else must agree when a folder is resumed (model, data)
 
     flat = record = None  # while `fit` runs: the weights in one tensor, a recorded step
-    Best = Best  # keeps the best epoch
+    Best, processes = Best, 1  # keeps the best epoch; how many train
 
     def __post_init__(self):
         if self.epochs < 1 or self.batch_size < 1:
@@ -333,12 +333,14 @@ def settings(self: Trainer, rows):
     "What must agree for a resumed training to be the same training."
     names = "batch_size", "lr", "optimizer", "options", "clip", "best_from", "seed"
     plain = {"rows": rows, **{k: getattr(self, k) for k in names}, **self.identity}
+    if self.processes > 1:  # each goes on with its own random numbers
+        plain["processes"] = self.processes
     plain["schedule"] = [self.rate(epoch) for epoch in range(100)]  # a function has no name
     return json.loads(json.dumps(plain))  # as it will come back from the file
 
 
 @patch
-def restore(self: Trainer, model, optimizer, rows):
+def restore(self: Trainer, model, optimizer, rows, process=0):
     "History and best epoch of the run in the folder, its state filled in; a new run when there is none."
     last = self.folder and self.folder / "last.safetensors"
     if not (self.resume and last and last.exists()):
@@ -354,14 +356,30 @@ def restore(self: Trainer, model, optimizer, rows):
             f"{self.folder} holds a training with other settings, (there, here): {differ}. "
             "Use another folder, or resume=False to start over."
         )
-    info = load_checkpoint(last, model, optimizer)
+    info = load_checkpoint(last, model, optimizer, process=process)
     return History(info["rows"]), self.Best(*info["best"])
 
 # %% ../../nbs/train/loop.ipynb #c027
 @patch
-def store(self: Trainer, model, optimizer, history, best, improved):
-    "Write the state of the run, where there is a folder."
+def of_each(self: Trainer, model, accelerator):
+    "Random numbers and buffers that each of several processes has for itself: name → (processes, …)."
+    if accelerator.num_processes == 1:
+        return {}
+    own, buffers = {"random.cpu": torch.get_rng_state()}, dict(model.named_buffers())
+    if torch.cuda.is_initialized():
+        own["random.cuda"] = torch.cuda.get_rng_state()
+    names = getattr(model, "_ddp_params_and_buffers_to_ignore", ())
+    own |= {f"model.{name}": buffers[name] for name in names}
+    return {k: accelerator.gather(v.to(accelerator.device)[None]) for k, v in own.items()}
+
+
+@patch
+def store(self: Trainer, model, optimizer, accelerator, history, best, improved):
+    "Write the state of the run, where there is a folder: the first process, with what the others have."
     if self.folder is None:
+        return
+    each = self.of_each(model, accelerator)
+    if not accelerator.is_main_process:
         return
     info = {
         "rows": history.rows,
@@ -369,18 +387,18 @@ def store(self: Trainer, model, optimizer, history, best, improved):
         "settings": self.settings(self.rows),
     }
     if improved:
-        save_checkpoint(self.folder / "best.safetensors", model, info=info)
-    save_checkpoint(self.folder / "last.safetensors", model, optimizer, info)
+        save_checkpoint(self.folder / "best.safetensors", model, info=info, each=each)
+    save_checkpoint(self.folder / "last.safetensors", model, optimizer, info, each)
     history.to_csv(self.folder / "history.csv")
 
 
 @patch
-def restore_best(self: Trainer, model, best):
+def restore_best(self: Trainer, model, best, process=0):
     "Leave the weights of the best epoch in the model."
     if best.weights is not None:
         model.load_state_dict(best.weights)
     elif self.folder and (self.folder / "best.safetensors").exists():
-        load_checkpoint(self.folder / "best.safetensors", model, random=False)
+        load_checkpoint(self.folder / "best.safetensors", model, random=False, process=process)
 
 # %% ../../nbs/train/loop.ipynb #c029
 def _refuse_nan(row, folder):
@@ -409,7 +427,8 @@ def _writer(folder):
 @patch
 def run(self: Trainer, model, optimizer, accelerator, data, validation):
     "Run the epochs, starting after the last one saved in the folder."
-    history, best = self.restore(model, optimizer, len(data[0]))
+    self.processes, process = accelerator.num_processes, accelerator.process_index
+    history, best = self.restore(model, optimizer, len(data[0]), process)
     model.to(accelerator.device)
     if self.compile:
         model.compile()  # in place: the names of the weights stay
@@ -443,8 +462,7 @@ def run(self: Trainer, model, optimizer, accelerator, data, validation):
         history.rows.append(row)
         judged = _agreed(row["valid_loss" if validation else "train_loss"], accelerator)
         improved = best.judge(self, model, judged, epoch)
-        if accelerator.is_main_process:
-            self.store(model, optimizer, history, best, improved)
+        self.store(model, optimizer, accelerator, history, best, improved)
         bar.set_postfix({k: f"{np.mean(v):.4g}" for k, v in row.items() if k.endswith("_loss")})
         if writer:
             [writer.add_scalar(k, v, epoch) for k, v in row.items()]
@@ -456,7 +474,7 @@ def run(self: Trainer, model, optimizer, accelerator, data, validation):
     if self.folder and accelerator.is_main_process:  # a kill may have come between the last files
         history.to_csv(self.folder / "history.csv")
     accelerator.wait_for_everyone()  # nobody reads what is still being written
-    self.restore_best(model, best)
+    self.restore_best(model, best, process)
     return history
 
 # %% ../../nbs/train/loop.ipynb #c030s0

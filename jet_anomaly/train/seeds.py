@@ -175,7 +175,7 @@ class SeedTrainer(Trainer):
         for g in gradients:
             g.mul_(factor.view(-1, *[1] * (g.ndim - 1)))
 
-    def restore_best(self, model, best):
+    def restore_best(self, model, best, process=0):
         self.at = best.at
         which = np.flatnonzero(best.at >= 0)
         with torch.no_grad():

@@ -153,7 +153,7 @@ if __name__ == "__main__":
         f"{'one training step':<44}{'jets/s':>9}{'ratio':>8}{'MFLOP/jet':>11}{'of floor %':>12}{'memory MB':>11}"
     )
     first = None
-    for case in (c for c in CASES if args.only in c):
+    for case in (c for c in CASES if args.only in ([c] if args.only in CASES else c)):
         r = in_process(measured, case, args)
         first = first or r["took"]
         print(

@@ -20,22 +20,31 @@ TABLES = {  # name → script and its arguments on a GPU, those of a tiny run, s
     "precision and AUC": ("gpu.py", ["--measure", "precision"], [], 150),
     "vae family, float32": (
         "training.py",
-        ["--jets", "600000", "--only", "vae"],
+        ["--jets", "200000", "--only", "vae"],
         ["--jets", "400", "--only", "vae", "--epochs", "2"],
         150,
     ),
-    "vae family, bf16": (
+    "vae, wide, bf16": (
         "training.py",
-        ["--jets", "600000", "--only", "vae", "--precision", "bf16"],
+        ["--jets", "200000", "--only", "vae, 1024", "--precision", "bf16"],
         ["--jets", "400", "--only", "dense_ae", "--epochs", "2"],
-        150,
+        90,
     ),
-    "ebm, published size": (
-        "ebm.py",
-        ["--size", "published", "--bf16", "--only", "ours"],
-        ["--only", "groups", "--repeat", "1", "--batch", "16"],
-        150,
+    "beside peers": (
+        "peers.py",
+        ["--rows", "20000", "--repeat", "2"],
+        ["--rows", "200", "--repeat", "1"],
+        120,
     ),
+    **{
+        f"ebm, published size, batch {n}": (
+            "ebm.py",
+            ["--size", "published", "--bf16", "--steps", "24", "--only", "ours", "--batch", str(n)],
+            ["--only", "groups", "--repeat", "1", "--batch", "16"],
+            90,
+        )
+        for n in (128, 1024, 4096)
+    },
     "images": ("pixels.py", ["--jets", "40000"], ["--jets", "128", "--only", "channel_ae pt"], 120),
     "recurrent": (
         "vrnn.py",
@@ -45,7 +54,7 @@ TABLES = {  # name → script and its arguments on a GPU, those of a tiny run, s
     ),
     "representations": (
         "represent.py",
-        ["--jets", "200000", "--toy"],
+        ["--jets", "100000", "--loop-jets", "20", "--toy"],
         ["--jets", "200", "--loop-jets", "5", "--toy", "--repeats", "1"],
         150,
     ),
