@@ -6,6 +6,7 @@ Not played: reduced precision, streams, memory, speed, random numbers of their o
 """
 
 import contextlib
+from unittest import mock
 
 import torch
 import torch._dynamo  # the dispatch mode imports it, and must not while torch.cuda is played
@@ -197,6 +198,9 @@ class Stream:
     def wait_stream(self, other):
         pass
 
+    def is_capturing(self):
+        return Graph.open is not None
+
 
 META = []  # filled while somebody asks for the device `meta` by name
 MAKERS = torch.tensor, torch.as_tensor, torch.asarray
@@ -290,8 +294,11 @@ def gpu():
     for k, v in PLAYED.items():
         setattr(torch.cuda, k, v)
     torch.Generator = Generator
+    # optimisers of newer versions ask there whether a graph is being recorded
+    asked = getattr(torch, "accelerator", torch.cuda)
+    recorded = mock.patch.object(asked, "current_stream", PLAYED["current_stream"])
     try:
-        with AsCalled(), Elsewhere():
+        with AsCalled(), Elsewhere(), recorded:
             yield GPU
     finally:
         torch.Generator = before.pop(None)

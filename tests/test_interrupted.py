@@ -4,6 +4,7 @@ import json
 import os
 import resource
 import signal
+import sys
 import time
 
 import numpy as np
@@ -70,6 +71,7 @@ def small_disk():
     "Files of this process may not grow beyond 20 kB; writing more fails as on a full disk."
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+    sys.dont_write_bytecode = True  # half a compiled module would stay
 
 
 @pytest.mark.skipif(os.name != "posix", reason="limits of file size are POSIX")

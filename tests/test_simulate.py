@@ -138,7 +138,8 @@ def test_a_full_disk_is_an_error_and_leaves_nothing(tmp_path):
     cache = tmp_path / "cache"
     run = script(
         f"""
-import resource, signal
+import resource, signal, sys
+sys.dont_write_bytecode = True  # half a compiled module would stay
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))  # as if there were no more room
 from jet_anomaly.data.simulate import simulate

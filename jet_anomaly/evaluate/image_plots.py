@@ -126,7 +126,8 @@ def error_shapes(
 ):
     "Histograms of errors in logarithmic bins: the fraction of jets in each."
     given = {k: v if isinstance(v, tuple) else (v, None) for k, v in samples.items()}
-    logs = {k: np.log10(np.asarray(v, float)) for k, (v, _) in given.items()}
+    with np.errstate(divide="ignore", invalid="ignore"):  # refused below
+        logs = {k: np.log10(np.asarray(v, float)) for k, (v, _) in given.items()}
     if not all(np.isfinite(v).all() for v in logs.values()):
         raise ValueError("Errors must be positive and finite to have a logarithm.")
     low, high = min(v.min() for v in logs.values()), max(v.max() for v in logs.values())
