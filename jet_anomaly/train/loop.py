@@ -360,6 +360,7 @@ def restore(self: Trainer, model, optimizer, rows, process=0):
     return History(info["rows"]), self.Best(*info["best"])
 
 # %% ../../nbs/train/loop.ipynb #c027
+#| code-fold: true
 @patch
 def of_each(self: Trainer, model, accelerator):
     "Random numbers and buffers that each of several processes has for itself: name → (processes, …)."
