@@ -12,12 +12,13 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from fastcore.basics import patch
+from .batches import shuffled
 from torch import nn
 from torch.func import functional_call, vmap
 from torch.overrides import TorchFunctionMode
 
 from .disk import OnDisk
-from .loop import Best, History, Step, Trainer, shuffled
+from .loop import Best, History, Step, Trainer
 
 # %% ../../nbs/train/seeds.ipynb #sd06
 class Draws(TorchFunctionMode):
