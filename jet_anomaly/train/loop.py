@@ -18,11 +18,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from fastcore.basics import patch
-from .batches import batches, resident, shuffled
 from tqdm import tqdm
 
 from ..core.files import atomic_path
 from ..core.locks import one_writer
+from .batches import batches, resident, shuffled
 from .checkpoint import load_checkpoint, read_checkpoint, save_checkpoint
 from .disk import BlockOrder, OnDisk
 from .record import CapturedStep, Flat, RecordedStep

@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from fastcore.basics import patch
-from .batches import shuffled
 from torch import nn
 from torch.func import functional_call, vmap
 from torch.overrides import TorchFunctionMode
 
+from .batches import shuffled
 from .disk import OnDisk
 from .loop import Best, History, Step, Trainer
 
