@@ -29,6 +29,7 @@ SPELT = {  # other ways to write a class, in lower case
     "higgs4": "Higgs",
     "h → 4": "Higgs",
     "hbb": "Higgs to bb",
+    "h → bb": "Higgs to bb",
 }
 
 # %% ../../nbs/evaluate/colours.ipynb #co08

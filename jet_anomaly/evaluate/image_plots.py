@@ -10,6 +10,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.colors import LogNorm
 
+from .colours import looks
 from .plots import shapes, style, styled
 
 # %% ../../nbs/evaluate/image_plots.ipynb #c008
@@ -132,9 +133,10 @@ def error_shapes(
         raise ValueError("Errors must be positive and finite to have a logarithm.")
     low, high = min(v.min() for v in logs.values()), max(v.max() for v in logs.values())
     edges = np.linspace(low - 1e-6, max(high, low + 1e-3) + 1e-6, bins + 1)
+    found = looks(given)
     for name, (_, weights) in given.items():
         counts, _ = np.histogram(logs[name], edges, weights=weights)
-        ax.stairs(counts / counts.sum(), 10**edges, label=name)
+        ax.stairs(counts / counts.sum(), 10**edges, label=name, color=found[name][0])
     ax.set(xscale="log", xlabel=label, ylabel="fraction of jets per bin", xlim=10 ** edges[[0, -1]])
     ax.legend()
 
@@ -171,12 +173,14 @@ def _panel(ax, values, label, bins, log):
         shapes({k: v.astype(float) for k, v in values.items()}, label, bins, log=log, ax=ax)
         ax.set_ylabel(ax.get_ylabel().replace("jets", "constituents"))
         return
+    found = looks(values)
     for i, (name, v) in enumerate(values.items()):
         ax.bar(
             np.arange(len(kinds)) + 0.8 * (i / len(values) - 0.5),
             [(v == k).mean() for k in kinds],
             0.8 / len(values),
             label=name,
+            color=found[name][0],
         )
     ax.set_xticks(range(len(kinds)), [f"{k:g}" for k in kinds], rotation=60)
     ax.minorticks_off()
