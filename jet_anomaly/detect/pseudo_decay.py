@@ -193,6 +193,8 @@ class PseudoDecay(Detector):
             raise ValueError(f"narrow={c.narrow}: expected a share, at least 0 and less than 1.")
         if c.ratio <= 0 or min(c.members, c.rounds) < 1 or c.leaves < 2:
             raise ValueError(f"{c}: expected a positive ratio, a member, a round, two leaves.")
+        if c.topology == "resonant" and max(c.prongs) > 4:
+            raise ValueError(f"prongs={c.prongs}: decays in steps have two, three or four.")
         self.representation = Prongs()
         for name, kind in self.arrays.items():
             self.register_buffer(name, torch.zeros(1, 1, dtype=getattr(torch, kind)))

@@ -19,7 +19,7 @@ TAGS = {
     "output: false": "remove-output",
 }
 LONG = 30  # lines: a longer export is folded
-PAGE = 104  # characters of output that a page has room for
+PAGE = 94  # characters of output that a page has room for, on a screen of 1280 pixels
 BANNER = re.compile(r"#-{40,}\n#\s+FastJet release(?:.|\n)*?#-{40,}\n")
 CODE = re.compile(r"(^(`{3,}|~{3,}).*?^\2|(`+)(?!`).*?(?<!`)\3(?!`))", re.M | re.S)
 MARKDOWN = [

@@ -1,6 +1,7 @@
 """Run chapters top to bottom and keep their outputs:  python nbs/_ext/run.py nbs/jet/jets.ipynb …
 
 Cells marked `#| eval: false` are not run and keep the outputs they have, so that a result made on a bigger machine survives.
+With JET_ANOMALY_FULL=1 they are run, too, but for those that install.
 Each chapter runs in its own folder, as nbdev runs it, and is written back only when all of it has run.
 """
 
@@ -14,9 +15,15 @@ from figures import palette
 from nbclient import NotebookClient
 
 
+def stands(cell):
+    "Is this a cell that keeps its output?"
+    full = os.environ.get("JET_ANOMALY_FULL") and "pip install" not in cell.source
+    return cell.cell_type == "code" and "#| eval: false" in cell.source and not full
+
+
 class Runner(NotebookClient):
     async def async_execute_cell(self, cell, cell_index, **kwargs):
-        if cell.cell_type == "code" and "#| eval: false" in cell.source:
+        if stands(cell):
             return cell
         return await super().async_execute_cell(cell, cell_index, **kwargs)
 
