@@ -164,6 +164,8 @@ def constituent_shapes(
             _panel(ax, values, (labels or {}).get(name, name), bins, log)
         for ax in axes.flat[len(names) :]:
             ax.set_axis_off()
+        handles = axes.flat[0].get_legend_handles_labels()
+        fig.legend(*handles, loc="outside upper center", ncols=len(classes))
     return fig
 
 # %% ../../nbs/evaluate/image_plots.ipynb #c020s1
@@ -172,6 +174,7 @@ def _panel(ax, values, label, bins, log):
     if len(kinds) > 20:
         shapes({k: v.astype(float) for k, v in values.items()}, label, bins, log=log, ax=ax)
         ax.set_ylabel(ax.get_ylabel().replace("jets", "constituents"))
+        ax.get_legend().remove()  # one for all panels
         return
     found = looks(values)
     for i, (name, v) in enumerate(values.items()):
@@ -190,7 +193,6 @@ def _panel(ax, values, label, bins, log):
         ylabel="fraction of constituents",
         **({"yscale": "log", "ylim": (10 ** np.floor(np.log10(least)), None)} if log else {}),
     )
-    ax.legend()
 
 # %% ../../nbs/evaluate/image_plots.ipynb #c023
 @styled
