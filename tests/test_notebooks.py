@@ -10,7 +10,7 @@ import pytest
 from colab import GENERATORS, cells, colab, installed
 from helpers import CHAPTERS, NBS, name, run_chapter
 
-SIMULATE = {  # jets that the package does not hold, or the clustering of events in files
+WITH_GENERATORS = {  # they simulate what the package does not hold, cluster events, or check against FastJet
     "cli/main",
     "data/cluster",
     "data/formats",
@@ -25,16 +25,19 @@ SIMULATE = {  # jets that the package does not hold, or the clustering of events
     "detect/channels",
     "detect/tables",
     "jet/events",
+    "jet/history",
+    "jet/shapes",
     "jet/subjets",
+    "jet/substructure",
+    "jet/tree",
     "studies/displaced_tracks",
     "studies/hadronic_resonances",
     "studies/pseudo_decays",
     "studies/search",
     "studies/vae_jet",
 }
-ON_A_CPU = {
-    "detect/vrnn"
-}  # its network has so many small operations that playing them takes minutes
+# its network has so many small operations that to play them takes minutes
+ON_A_CPU = {"detect/vrnn"}
 
 
 def short(chapter):
@@ -43,12 +46,14 @@ def short(chapter):
 
 @pytest.mark.parametrize("chapter", CHAPTERS, ids=name)
 def test_chapter(chapter, processes, tmp_path):
-    where = dict(generators=short(chapter) in SIMULATE, device=short(chapter) not in ON_A_CPU)
+    where = dict(
+        generators=short(chapter) in WITH_GENERATORS, device=short(chapter) not in ON_A_CPU
+    )
     run_chapter(processes, chapter, tmp_path / "output", partial(colab, chapter, tmp_path, **where))
 
 
 def test_chapters_that_simulate_install_the_generators():
     chapters = {short(c): c for c in CHAPTERS}
-    assert {*chapters} >= SIMULATE | ON_A_CPU
-    for found in SIMULATE:
+    assert {*chapters} >= WITH_GENERATORS | ON_A_CPU
+    for found in WITH_GENERATORS:
         assert GENERATORS <= installed(cells(chapters[found])), found
