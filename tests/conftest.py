@@ -34,8 +34,8 @@ def cache(tmp_path_factory):
 
 # Groups that begin first: the longest, and the one that compiles most kernels, which the others then find in the cache.
 FIRST = "book", "prongs", "simulate", "types"
-# Then files of long tests: the short ones of the others keep all test processes busy to the end.
-LONG = "test_notebooks.py", "test_without_generators.py"
+# Then the chapters, which take long: the short tests of the others keep all test processes busy to the end.
+LONG = "test_notebooks.py"
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -44,9 +44,7 @@ def pytest_collection_modifyitems(items):
 
     def rank(item):
         group = next((m.args[0] for m in item.iter_markers("xdist_group")), None)
-        return (
-            (FIRST.index(group), 0) if group in FIRST else (len(FIRST), item.path.name not in LONG)
-        )
+        return (FIRST.index(group), 0) if group in FIRST else (len(FIRST), item.path.name != LONG)
 
     items.sort(key=rank)
 

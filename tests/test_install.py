@@ -1,14 +1,13 @@
 """What a chapter imports, its install cell installs; and nothing that Colab has is replaced by it, but Numba."""
 
 import ast
-import configparser
 import importlib.util
-import json
 import re
 import sys
 
 import pytest
-from helpers import CHAPTERS, ROOT, name
+from colab import cells, installed, known, settings
+from helpers import CHAPTERS, name
 from packaging.requirements import Requirement
 
 COLAB = {  # what its machines of autumn 2025 had
@@ -22,33 +21,6 @@ COLAB = {  # what its machines of autumn 2025 had
 }
 THERE = {"IPython"}  # in every notebook
 OTHER_NAMES = {"sklearn": "scikit-learn", "ot": "pot"}
-INSTALL = re.compile(r'^!pip install -q ([\w ]*)"jet_anomaly(?:\[([\w,]+)\])? @', re.M)
-
-
-def settings():
-    parser = configparser.ConfigParser(interpolation=None)
-    parser.read(ROOT / "settings.ini")
-    return parser["DEFAULT"]
-
-
-def packages(requirements):
-    return {Requirement(r).name.lower().replace("_", "-") for r in requirements.split()}
-
-
-def cells(chapter):
-    "Sources of the code cells."
-    nb = json.loads(chapter.read_text(encoding="utf-8"))
-    return ["".join(c["source"]) for c in nb["cells"] if c["cell_type"] == "code"]
-
-
-def installed(sources):
-    "Packages that the install cell of a chapter asks for, None where it has no such cell."
-    found = INSTALL.search("\n".join(sources))
-    if not found:
-        return None
-    extras = [f"{e}_requirements" for e in (found[2] or "").split(",") if e]
-    wanted = [settings()[k] for k in ("requirements", *extras)]
-    return set().union(found[1].split(), *map(packages, wanted))
 
 
 def imported(source):
@@ -75,7 +47,7 @@ def test_a_chapter_installs_what_it_imports(chapter):
         m for m in modules if importlib.util.find_spec(m) is None
     }  # files that the chapter wrote
     others = modules - own - THERE - {"jet_anomaly"} - set(sys.stdlib_module_names)
-    assert {OTHER_NAMES.get(m, m).lower().replace("_", "-") for m in others} <= have
+    assert {known(OTHER_NAMES.get(m, m)) for m in others} <= have
 
 
 def test_colab_keeps_its_packages():

@@ -1,27 +1,54 @@
-"""Every chapter runs from top to bottom, as `nbdev_test` runs it: cells marked `eval: false` are left out."""
+"""Every chapter runs from top to bottom, as `nbdev_test` runs it: cells marked `eval: false` are left out.
 
-from contextlib import nullcontext
+Each runs as on somebody else's machine (`colab.py`): with the packages that its install cell names and no others, on a
+GPU that the CPU plays, and without Pythia 8 and FastJet where the packaged jets are enough.
+"""
+
+from functools import partial
 
 import pytest
-from elsewhere import gpu
-from helpers import CHAPTERS, name, run_chapter
+from colab import GENERATORS, cells, colab, installed
+from helpers import CHAPTERS, NBS, name, run_chapter
 
-# run on a GPU that the CPU plays; the other chapters with models do so in tests/long/elsewhere.py, which takes longer
-ON_A_GPU = {
-    f"nbs/{chapter}.ipynb"
-    for chapter in (
-        "tour",
-        "start/tag",
-        "detect/baselines",
-        "detect/vae",
-        "train/checkpoint",
-        "train/disk",
-        "experiment/trials",
-    )
+SIMULATE = {  # jets that the package does not hold, or the clustering of events in files
+    "cli/main",
+    "data/cluster",
+    "data/formats",
+    "data/frames",
+    "data/hepmc",
+    "data/processes",
+    "data/read",
+    "data/response",
+    "data/shards",
+    "data/simulate",
+    "data/toys",
+    "detect/channels",
+    "detect/tables",
+    "jet/events",
+    "jet/subjets",
+    "studies/displaced_tracks",
+    "studies/hadronic_resonances",
+    "studies/pseudo_decays",
+    "studies/search",
+    "studies/vae_jet",
 }
+ON_A_CPU = {
+    "detect/vrnn"
+}  # its network has so many small operations that playing them takes minutes
+
+
+def short(chapter):
+    return chapter.relative_to(NBS).with_suffix("").as_posix()
 
 
 @pytest.mark.parametrize("chapter", CHAPTERS, ids=name)
 def test_chapter(chapter, processes, tmp_path):
-    around = gpu if name(chapter) in ON_A_GPU else nullcontext
-    run_chapter(processes, chapter, tmp_path / "output", around)
+    where = dict(generators=short(chapter) in SIMULATE, device=short(chapter) not in ON_A_CPU)
+    run_chapter(processes, chapter, tmp_path / "output", partial(colab, chapter, tmp_path, **where))
+
+
+def test_chapters_that_simulate_install_the_generators():
+    chapters = {short(c): c for c in CHAPTERS}
+    assert {*chapters} >= SIMULATE | ON_A_CPU
+    for found in SIMULATE:
+        assert GENERATORS <= installed(cells(chapters[found])), found

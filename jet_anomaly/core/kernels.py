@@ -80,6 +80,22 @@ def _stamp(files):
     return blake2b(repr(states).encode(), digest_size=6).hexdigest()
 
 
+def _use_unkept(compiled):
+    "Let a kernel be used where the disk is too full to keep its machine code."
+    save = compiled._cache.save_overload
+
+    def save_or_warn(*args):
+        try:
+            save(*args)
+        except OSError as e:
+            _warn(
+                f"Compiled kernels are not kept ({e}): free space, or name another folder with JET_ANOMALY_CACHE."
+            )
+
+    compiled._cache.save_overload = save_or_warn
+    return compiled
+
+
 def jit(
     function,  # loops over NumPy arrays; calls numba functions of its file and of files imported there
 ):  # the compiled function, or `function` itself where numba is missing
@@ -94,7 +110,7 @@ def jit(
     others = _files(function)
     before, numba.config.CACHE_DIR = numba.config.CACHE_DIR, str(folder / _stamp(others))
     try:
-        return numba.njit(cache=True, **OPTIONS)(function)
+        return _use_unkept(numba.njit(cache=True, **OPTIONS)(function))
     finally:
         numba.config.CACHE_DIR = before
 

@@ -22,7 +22,7 @@ def generator_package(
         package = importlib.import_module(name)
     except ImportError as e:
         raise ImportError(
-            f"Simulating jets needs {name}, which is not installed: pip install jet_anomaly[simulate]. "
+            f"Simulating or clustering jets needs {name}, which is not installed: pip install jet_anomaly[simulate]. "
             "Wheels exist for CPython 3.10–3.13 on Linux (x86_64) and macOS (arm64); "
             "elsewhere read jets from files with jet_anomaly.data.read."
         ) from e

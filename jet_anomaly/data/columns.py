@@ -63,7 +63,7 @@ class ParquetColumns:
     "The columns of a Parquet file; a field `b` of a record, or of a list of records, `a` is the column `a_b`."
 
     def __init__(self, path, file=None):
-        with foreign(path, spare=ImportError):
+        with foreign(path):
             self.file = _parquet().ParquetFile(path if file is None else file)
             paths = [self.file.schema.column(i).path for i in range(len(self.file.schema))]
         self.path, self.n = path, self.file.metadata.num_rows

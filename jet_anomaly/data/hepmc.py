@@ -69,7 +69,7 @@ def hepmc_blocks(
     flow.total += n
     meta = {"format": "hepmc", "source": path.name, "radius": radius, "min_pt": min_pt}
     start = 0
-    with foreign(path, spare=ImportError), pyhepmc.open(str(path)) as file:
+    with foreign(path), pyhepmc.open(str(path)) as file:
         events = (_final_particles(pyhepmc, event, max_eta) for event in file)
         while block := list(islice(events, size)):
             flow.add("events", "read", len(block))

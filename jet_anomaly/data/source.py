@@ -118,11 +118,13 @@ def foreign(
     path,  # named in the error
     spare=(),  # exceptions that are let through
 ):
-    "Turn a file library's errors into one `ValueError` naming the file; a reader's own errors pass, with the name."
+    "Turn a file library's errors into one `ValueError` naming the file; a reader's own errors pass, with the name, and missing packages."
     try:
         yield
     except Refused as e:
         raise e if str(path) in str(e) else type(e)(f"{path}: {e}") from e
+    except ImportError:  # a package that is missing is no fault of the file's
+        raise
     except spare:
         raise
     except Exception as e:  # these libraries document no closed list

@@ -28,12 +28,23 @@ class Runner(NotebookClient):
         return await super().async_execute_cell(cell, cell_index, **kwargs)
 
 
+def joined(outputs):
+    "What a cell printed piece by piece is one output."
+    out = []
+    for o in outputs:
+        if out and o.output_type == out[-1].output_type == "stream":
+            out[-1].text += o.text
+        else:
+            out.append(o)
+    return out
+
+
 def quiet(cell):
     "Progress bars and warnings belong to the run, not to the page."
     if cell.cell_type == "code":
-        cell.outputs = [
+        cell.outputs = joined(
             o for o in cell.outputs if not (o.output_type == "stream" and o.name == "stderr")
-        ]
+        )
         cell.execution_count = None
         for output in cell.outputs:
             if "execution_count" in output:
