@@ -43,7 +43,10 @@ def quiet(cell):
     "Progress bars and warnings belong to the run, not to the page."
     if cell.cell_type == "code":
         cell.outputs = joined(
-            o for o in cell.outputs if not (o.output_type == "stream" and o.name == "stderr")
+            o
+            for o in cell.outputs
+            if not (o.output_type == "stream" and o.name == "stderr")
+            and "application/vnd.jupyter.widget-view+json" not in o.get("data", {})
         )
         cell.execution_count = None
         for output in cell.outputs:
