@@ -35,9 +35,10 @@ WITH_GENERATORS = {  # they simulate what the package does not hold, cluster eve
     "studies/pseudo_decays",
     "studies/search",
     "studies/vae_jet",
+    "studies/vrnn",
 }
-# its network has so many small operations that to play them takes minutes
-ON_A_CPU = {"detect/vrnn"}
+# their network has so many small operations that to play them takes minutes
+ON_A_CPU = {"detect/vrnn", "studies/vrnn"}
 
 
 def short(chapter):
