@@ -1,13 +1,14 @@
 """A chapter's environment on somebody else's machine: what its install cell installs, and a GPU. Here both are played.
 
 Hidden are the packages of the extras that the cell does not name. Hidden too are the generators, but for chapters that
-simulate jets that the package does not hold; those without the generators find an empty cache, but for the kernels.
+simulate jets that the package does not hold; those without the generators have a cache of their own, without jets.
 """
 
 import configparser
 import json
 import os
 import re
+import shutil
 import sys
 from contextlib import ExitStack, contextmanager
 from functools import cache
@@ -78,10 +79,22 @@ def optional():
     return {"dcor"}.union(*(packages(settings()[k]) for k in extras))
 
 
+def share_kernels(used, own):
+    "Copy the kernels that are compiled in one cache, and not yet in another, to it."
+    for file in used.glob("kernels-*/**/*.nb[ic]"):
+        target = own / file.relative_to(used)
+        if not target.exists():
+            target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            part = target.with_name(f"{target.name}.{os.getpid()}")
+            shutil.copy2(file, part)
+            part.replace(target)
+    for kernels in own.glob("kernels-*"):
+        kernels.chmod(0o700)
+
+
 @contextmanager
 def without(
     hidden,  # names of packages
-    folder,  # for an empty cache, where the generators are among them
 ):
     "Within it, this process cannot import some packages."
     provided = metadata.packages_distributions()
@@ -98,10 +111,9 @@ def without(
 
     sys.meta_path[sys.meta_path.index(PathFinder)] = Rest
     if hidden & GENERATORS:
-        used, own = Path(os.environ["JET_ANOMALY_CACHE"]), folder / "cache"
-        own.mkdir()
-        for kernels in used.glob("kernels-*"):
-            (own / kernels.name).symlink_to(kernels, target_is_directory=True)
+        used = Path(os.environ["JET_ANOMALY_CACHE"])
+        own = used.with_name(f"{used.name}-without-jets")
+        share_kernels(used, own)
         os.environ["JET_ANOMALY_CACHE"] = str(own)
     yield
 
@@ -109,7 +121,6 @@ def without(
 @contextmanager
 def colab(
     chapter,
-    folder,  # an empty one
     generators=True,  # False hides them, whatever the install cell says
     device=True,  # False for no GPU
 ):
@@ -119,7 +130,7 @@ def colab(
     if have is not None:
         hidden = optional() - set().union(*map(needed, have if generators else have - GENERATORS))
     with ExitStack() as stack:
-        stack.enter_context(without(hidden, folder))
+        stack.enter_context(without(hidden))
         if device:
             stack.enter_context(gpu())
         yield

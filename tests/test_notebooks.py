@@ -1,9 +1,10 @@
 """Every chapter runs from top to bottom, as `nbdev_test` runs it: cells marked `eval: false` are left out.
 
-Each runs as on somebody else's machine (`colab.py`): with the packages that its install cell names and no others, on a
-GPU that the CPU plays, and without Pythia 8 and FastJet where the packaged jets are enough.
+Each runs as on somebody else's machine (`colab.py`): with the packages that its install cell names and no others, without
+Pythia 8 and FastJet where the packaged jets are enough, and on a GPU that the CPU plays where it uses a device at all.
 """
 
+import re
 from functools import partial
 
 import pytest
@@ -37,8 +38,19 @@ WITH_GENERATORS = {  # they simulate what the package does not hold, cluster eve
     "studies/vae_jet",
     "studies/vrnn",
 }
-# their network has so many small operations that to play them takes minutes
-ON_A_CPU = {"detect/vrnn", "studies/vrnn"}
+# so many small operations that to play them takes too long here
+ON_A_CPU = {
+    "detect/ebm_clf",
+    "detect/ebm_diagnosis",
+    "detect/ebm_published",
+    "detect/generate",
+    "detect/lstm_vae",
+    "detect/vrnn",
+    "studies/vrnn",
+}
+DEVICE = re.compile(
+    r"jet_anomaly\.(detect|train|experiment|cli)|default_exp (detect|train|experiment|cli)|\bdevice\b"
+)
 
 
 def short(chapter):
@@ -47,10 +59,9 @@ def short(chapter):
 
 @pytest.mark.parametrize("chapter", CHAPTERS, ids=name)
 def test_chapter(chapter, processes, tmp_path):
-    where = dict(
-        generators=short(chapter) in WITH_GENERATORS, device=short(chapter) not in ON_A_CPU
-    )
-    run_chapter(processes, chapter, tmp_path / "output", partial(colab, chapter, tmp_path, **where))
+    on_a_device = short(chapter) not in ON_A_CPU and DEVICE.search("\n".join(cells(chapter)))
+    where = dict(generators=short(chapter) in WITH_GENERATORS, device=bool(on_a_device))
+    run_chapter(processes, chapter, tmp_path / "output", partial(colab, chapter, **where))
 
 
 def test_chapters_that_simulate_install_the_generators():
