@@ -18,6 +18,10 @@ import pytest
 from helpers import preloaded, python
 
 
+def pytest_addoption(parser):
+    parser.addoption("--gpu", action="store_true", help="play a GPU also where it takes minutes")
+
+
 def pytest_configure(config):
     "Test processes share a cache of the test run; before tests import the library, whose kernels then look where to go."
     if "PYTEST_XDIST_WORKER" in os.environ:

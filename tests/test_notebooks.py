@@ -38,7 +38,7 @@ WITH_GENERATORS = {  # they simulate what the package does not hold, cluster eve
     "studies/vae_jet",
     "studies/vrnn",
 }
-# so many small operations that to play them takes too long here
+# so many small operations that to play them takes too long here; `pytest --gpu` does
 ON_A_CPU = {
     "detect/ebm_clf",
     "detect/ebm_diagnosis",
@@ -58,8 +58,9 @@ def short(chapter):
 
 
 @pytest.mark.parametrize("chapter", CHAPTERS, ids=name)
-def test_chapter(chapter, processes, tmp_path):
-    on_a_device = short(chapter) not in ON_A_CPU and DEVICE.search("\n".join(cells(chapter)))
+def test_chapter(chapter, processes, tmp_path, request):
+    here = set() if request.config.getoption("gpu", False) else ON_A_CPU
+    on_a_device = short(chapter) not in here and DEVICE.search("\n".join(cells(chapter)))
     where = dict(generators=short(chapter) in WITH_GENERATORS, device=bool(on_a_device))
     run_chapter(processes, chapter, tmp_path / "output", partial(colab, chapter, **where))
 

@@ -79,7 +79,8 @@ def _stamp(files):
     states = [(f, s.st_mtime_ns, s.st_size) for f in files for s in [os.stat(f)]]
     return blake2b(repr(states).encode(), digest_size=6).hexdigest()
 
-
+# %% ../../nbs/core/kernels.ipynb #c012j
+#| code-fold: true
 def _use_unkept(compiled):
     "Let a kernel be used where the disk is too full to keep its machine code."
     save = compiled._cache.save_overload
