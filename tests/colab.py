@@ -118,19 +118,26 @@ def without(
     yield
 
 
+def hidden_from(
+    chapter,
+    generators,  # False hides them, whatever the install cell says
+):
+    "Packages that a chapter does not install; none where it has no install cell."
+    have = installed(cells(chapter))
+    if have is None:
+        return set()
+    return optional() - set().union(*map(needed, have if generators else have - GENERATORS))
+
+
 @contextmanager
 def colab(
     chapter,
-    generators=True,  # False hides them, whatever the install cell says
+    generators=True,  # as in `hidden_from`
     device=True,  # False for no GPU
 ):
     "A chapter's environment: the packages of its install cell, and a GPU."
-    have = installed(cells(chapter))
-    hidden = set()
-    if have is not None:
-        hidden = optional() - set().union(*map(needed, have if generators else have - GENERATORS))
     with ExitStack() as stack:
-        stack.enter_context(without(hidden))
+        stack.enter_context(without(hidden_from(chapter, generators)))
         if device:
             stack.enter_context(gpu())
         yield

@@ -8,8 +8,8 @@ import re
 from functools import partial
 
 import pytest
-from colab import GENERATORS, cells, colab, installed
-from helpers import CHAPTERS, NBS, name, run_chapter
+from colab import GENERATORS, cells, colab, hidden_from, installed
+from helpers import CHAPTERS, NBS, name, python, run_chapter
 
 WITH_GENERATORS = {  # they simulate what the package does not hold, cluster events, or check against FastJet
     "cli/main",
@@ -70,3 +70,17 @@ def test_chapters_that_simulate_install_the_generators():
     assert {*chapters} >= WITH_GENERATORS | ON_A_CPU
     for found in WITH_GENERATORS:
         assert GENERATORS <= installed(cells(chapters[found])), found
+
+
+def test_what_a_chapter_does_not_install_cannot_be_imported():
+    tour, bump = NBS / "tour.ipynb", NBS / "search/bump.ipynb"
+    assert hidden_from(tour, False) >= GENERATORS | {"pyhf", "onnx"}
+    assert not hidden_from(tour, True) & (GENERATORS | {"numpy"})
+    assert not hidden_from(bump, False) & {"pyhf", "iminuit"}
+    python(
+        "-c",
+        "import importlib.util, sys; sys.path.insert(0, 'tests'); from colab import without\n"
+        "with without({'pyhf'}):\n"
+        "    found = [importlib.util.find_spec(m) for m in ('pyhf', 'iminuit')]\n"
+        "assert found[0] is None and found[1] is not None",
+    )
